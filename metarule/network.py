@@ -1,0 +1,246 @@
+"""Network: populations joined by projections, a directed graph that exists R times at once."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as functional
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.collect import unknown
+from metarule.rng import Noise
+
+
+class Nonlinearity(NamedTuple):
+    """A rate function of the drive, its slope as a function of the rate (no autograd), and the range of rates."""
+
+    rate: Callable[[Tensor, float], Tensor]
+    slope: Callable[[Tensor, float], Tensor]
+    low: float = -math.inf
+    high: float = math.inf
+
+
+# softplus is linear from drive * beta = 40 on, where exp(-40) is below float64's resolution of 1
+NONLINEARITIES: dict[str, Nonlinearity] = {
+    "linear": Nonlinearity(lambda a, beta: a, lambda h, beta: torch.ones_like(h)),
+    "relu": Nonlinearity(lambda a, beta: a.clamp(min=0), lambda h, beta: (h > 0).to(h.dtype), low=0.0),
+    "sigmoid": Nonlinearity(lambda a, beta: torch.sigmoid(beta * a), lambda h, beta: beta * h * (1 - h), 0.0, 1.0),
+    "softplus": Nonlinearity(
+        lambda a, beta: functional.softplus(a, beta=beta, threshold=40.0),
+        lambda h, beta: -torch.expm1(-beta * h),
+        low=0.0,
+    ),
+    "tanh": Nonlinearity(lambda a, beta: torch.tanh(a), lambda h, beta: 1 - h * h, -1.0, 1.0),
+}
+
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda drive: torch.softmax(drive, dim=-1),
+    "sigmoid": torch.sigmoid,
+    "linear": lambda drive: drive,
+}
+"""Output rates with the loss that matches them, so that the output error is target - rate in each."""
+
+
+class Population(NamedTuple):
+    """A group of `size` units that share a nonlinearity.
+
+    The output's rates follow `Network.output` instead; the input's nonlinearity is what its given rates are taken to
+    have come from, where feedback reaches it.
+    """
+
+    name: str
+    size: int
+    activation: str = "linear"
+
+
+class Projection(NamedTuple):
+    """All connections from one population to another; fixed or plastic, its weights live in `weights`.
+
+    `bias` adds an always-on unit as the last pre unit. `std` is the standard deviation of the initial weights;
+    None means Glorot's sqrt(2 / (I + J)).
+    """
+
+    name: str
+    source: str
+    target: str
+    role: str = "forward"
+    bias: bool = False
+    std: float | None = None
+
+
+class Activity(NamedTuple):
+    """What every population does: its drive before the nonlinearity and its rate after it, (R B units) each."""
+
+    drives: dict[str, Float[Tensor, "R B I"]]
+    rates: dict[str, Float[Tensor, "R B I"]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Populations in feedforward order, the first one the input, the last one the output.
+
+    Raises ValueError where a projection names no population, runs backwards, or a population receives nothing.
+    """
+
+    populations: tuple[Population, ...]
+    projections: tuple[Projection, ...]
+    output: str = "softmax"
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        order = {population.name: rank for rank, population in enumerate(self.populations)}
+        if len(order) < len(self.populations):
+            raise ValueError("network: two populations have the same name")
+        if len({projection.name for projection in self.projections}) < len(self.projections):
+            raise ValueError("network: two projections have the same name")
+        for population in self.populations:
+            if population.size < 1:
+                raise ValueError(f"network: population '{population.name}' has size {population.size}; at least 1")
+            if population.activation not in NONLINEARITIES:
+                raise ValueError(unknown("network.activation", population.activation, NONLINEARITIES))
+        if self.output not in OUTPUTS:
+            raise ValueError(unknown("network.output", self.output, OUTPUTS))
+        for projection in self.projections:
+            for end in (projection.source, projection.target):
+                if end not in order:
+                    raise ValueError(unknown(f"network: an end of '{projection.name}'", end, order))
+            if order[projection.source] >= order[projection.target]:
+                raise ValueError(
+                    f"network: '{projection.name}' runs backwards; forward projections follow the order of populations"
+                )
+        for population in self.populations[1:]:
+            if not self.into(population.name):
+                raise ValueError(f"network: population '{population.name}' receives no projection")
+        for population in self.populations[:-1]:
+            if not self.out_of(population.name):
+                raise ValueError(f"network: population '{population.name}' projects to nothing")
+
+    @classmethod
+    def chain(
+        cls,
+        sizes: tuple[int, ...],
+        activation: str = "tanh",
+        output: str = "softmax",
+        beta: float = 1.0,
+        bias: bool = False,
+        skips: tuple[tuple[int, int], ...] = (),
+    ) -> Network:
+        """Layers one after another; `skips` adds projections (from layer, to layer), counted from the input, 0."""
+        if len(sizes) < 2:
+            raise ValueError(f"network: {len(sizes)} layers given; input and output are the least")
+        names = ["input", *(f"hidden{layer}" for layer in range(1, len(sizes) - 1)), "output"]
+        populations = tuple(
+            Population(name, size, activation if layer < len(sizes) - 1 else "linear")
+            for layer, (name, size) in enumerate(zip(names, sizes, strict=True))
+        )
+        for source, target in skips:
+            if not (0 <= source < target < len(sizes)) or target - source < 2:
+                raise ValueError(
+                    f"network.skips: [{source}, {target}] must skip a layer forwards, between 0 and {len(sizes) - 1}"
+                )
+        edges = [(layer, layer + 1, bias) for layer in range(len(sizes) - 1)]
+        edges += [(source, target, False) for source, target in skips]
+        projections = tuple(
+            Projection(f"{names[source]}->{names[target]}", names[source], names[target], bias=has_bias)
+            for source, target, has_bias in sorted(edges)
+        )
+        return cls(populations, projections, output, beta)
+
+    @functools.cached_property
+    def sizes(self) -> dict[str, int]:
+        """Units per population."""
+        return {population.name: population.size for population in self.populations}
+
+    @functools.cached_property
+    def activations(self) -> dict[str, str]:
+        """Nonlinearity per population."""
+        return {population.name: population.activation for population in self.populations}
+
+    @property
+    def input_name(self) -> str:
+        """Name of the input population."""
+        return self.populations[0].name
+
+    @property
+    def output_name(self) -> str:
+        """Name of the output population."""
+        return self.populations[-1].name
+
+    def into(self, population: str) -> tuple[Projection, ...]:
+        """Forward projections that end at `population`."""
+        return self._into[population]
+
+    def out_of(self, population: str) -> tuple[Projection, ...]:
+        """Forward projections that start at `population`."""
+        return self._out_of[population]
+
+    @functools.cached_property
+    def _into(self) -> dict[str, tuple[Projection, ...]]:
+        return {name: tuple(p for p in self.projections if p.target == name) for name in self.sizes}
+
+    @functools.cached_property
+    def _out_of(self) -> dict[str, tuple[Projection, ...]]:
+        return {name: tuple(p for p in self.projections if p.source == name) for name in self.sizes}
+
+    def shape(self, projection: Projection) -> tuple[int, int]:
+        """(I, J) of a projection, the always-on unit included."""
+        return self.sizes[projection.target], self.sizes[projection.source] + projection.bias
+
+    def draw(self, projection: Projection, noise: Noise) -> Float[Tensor, "R I J"]:
+        """Initial weights: uniform with the projection's standard deviation, biases 0 (Glorot and Bengio, 2010)."""
+        size_out, size_in = self.sizes[projection.target], self.sizes[projection.source]
+        std = glorot(size_out, size_in) if projection.std is None else projection.std
+        half_width = math.sqrt(3.0) * std
+        weight = noise.at("weights", projection.name).uniform(size_out, size_in, low=-half_width, high=half_width)
+        return functional.pad(weight, (0, 1)) if projection.bias else weight
+
+    def forward(self, weights: Mapping[str, Tensor], x: Float[Tensor, "R B J"]) -> Activity:
+        """The feedforward pass: drive = sum of W pre over the incoming projections, rate = f(drive)."""
+        drives: dict[str, Tensor] = {self.input_name: x}
+        rates: dict[str, Tensor] = {self.input_name: x}
+        for population in self.populations[1:]:
+            drive: Tensor | None = None
+            for projection in self._into[population.name]:
+                pre = self.pre(projection, rates)
+                transposed = weights[projection.name].transpose(1, 2)
+                drive = torch.bmm(pre, transposed) if drive is None else torch.baddbmm(drive, pre, transposed)
+            assert drive is not None
+            drives[population.name] = drive
+            rates[population.name] = self.rate(population.name, drive)
+        return Activity(drives, rates)
+
+    def rate(self, population: str, drive: Tensor) -> Tensor:
+        """f(drive) of a population."""
+        if population == self.output_name:
+            return OUTPUTS[self.output](drive)
+        return NONLINEARITIES[self.activations[population]].rate(drive, self.beta)
+
+    def gain(self, population: str, rates: Mapping[str, Tensor]) -> Tensor:
+        """Slope of a population's nonlinearity; 1 at the matched output.
+
+        Input rates were not made by this network: they are read as rates of its nonlinearity, held inside its range
+        (softplus: 1 - exp(-beta x), as in Shervani-Tabar and Rosenbaum, 2023).
+        """
+        rate = rates[population]
+        if population == self.output_name:
+            return torch.ones_like(rate)
+        nonlinearity = NONLINEARITIES[self.activations[population]]
+        if population == self.input_name:
+            rate = rate.clamp(nonlinearity.low, nonlinearity.high)
+        return nonlinearity.slope(rate, self.beta)
+
+    def pre(self, projection: Projection, rates: Mapping[str, Tensor]) -> Float[Tensor, "R B J"]:
+        """The pre activity at a projection, with the always-on unit where it has a bias."""
+        rate = rates[projection.source]
+        return functional.pad(rate, (0, 1), value=1.0) if projection.bias else rate
+
+
+def glorot(size_out: int, size_in: int) -> float:
+    """The weight scale sqrt(2 / (I + J)) of a projection (Glorot and Bengio, 2010)."""
+    return math.sqrt(2.0 / (size_out + size_in))

@@ -1,0 +1,60 @@
+"""Param: one number of a rule, a credit assignment or a synapse model, as an outer loop sees it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Param:
+    """A named number: where a search starts, in what units it steps, where it must stay.
+
+    An outer loop moves in internal coordinates z: value = start + scale z, or start exp(scale z) where `log`.
+    `choices` makes it categorical: the value is then an index into them, as a float.
+    Raises ValueError where start lies outside [low, high] or a log parameter is not positive.
+    """
+
+    name: str
+    start: float = 0.0
+    scale: float = 1.0
+    low: float = -math.inf
+    high: float = math.inf
+    log: bool = False
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.choices:
+            object.__setattr__(self, "low", 0.0)
+            object.__setattr__(self, "high", float(len(self.choices) - 1))
+        if not self.low <= self.start <= self.high:
+            raise ValueError(
+                f"parameter {self.name}: start = {self.start} lies outside its bounds [{self.low}, {self.high}]"
+            )
+        if self.scale <= 0:
+            raise ValueError(f"parameter {self.name}: scale = {self.scale} must be positive")
+        if self.log and self.start <= 0:
+            raise ValueError(f"parameter {self.name}: start = {self.start} must be positive on a log scale")
+
+    def renamed(self, prefix: str) -> Param:
+        """The same parameter as 'prefix.name'."""
+        return replace(self, name=f"{prefix}.{self.name}")
+
+    def decode(self, z: float) -> float:
+        """Internal coordinate -> value, held inside the bounds."""
+        value = self.start * math.exp(self.scale * z) if self.log else self.start + self.scale * z
+        return min(max(value, self.low), self.high)
+
+    def encode(self, value: float) -> float:
+        """Value -> internal coordinate."""
+        if self.log:
+            return math.log(value / self.start) / self.scale
+        return (value - self.start) / self.scale
+
+
+def starts(params: tuple[Param, ...], dtype: torch.dtype = torch.float64) -> Tensor:
+    """The start of every parameter, as one row of theta (P)."""
+    return torch.tensor([param.start for param in params], dtype=dtype)

@@ -1,0 +1,51 @@
+"""Rule: how a synapse changes, a function of the signals at its projection."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import sympy
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.params import Param
+from metarule.rng import Noise
+from metarule.signals import Change, Signals, State
+
+
+class Rule(ABC):
+    """Settings are the fields of a frozen dataclass; all numbers that a search may move are `params`."""
+
+    kind: ClassVar[str]
+    source: ClassVar[str]
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """The numbers of the rule, in the order of theta's columns; () where it has none."""
+        return ()
+
+    @property
+    @abstractmethod
+    def reads(self) -> frozenset[str]:
+        """Names of the signals that `delta` reads."""
+
+    @property
+    def local(self) -> bool:
+        """True where dW_ij depends on units i and j, on w_ij and on broadcast scalars only."""
+        return True
+
+    def init(self, theta: Float[Tensor, "R P"], weight: Float[Tensor, "R I J"]) -> State:
+        """The rule's own state at the start of a run, every tensor with R first; {} where it has none."""
+        return {}
+
+    @abstractmethod
+    def delta(self, theta: Float[Tensor, "R P"], signals: Signals, state: State, noise: Noise) -> tuple[Change, State]:
+        """The change that one stage induces (the direction that is added; a mean over events) and the new state.
+
+        Row r of theta moves run r only. No autograd inside; differentiable in theta and signals.
+        """
+
+    def equation(self, theta: Float[Tensor, "P"], shape: tuple[int, int]) -> sympy.Expr | None:
+        """The change of one synapse of an I x J projection in the symbols of `terms.FACTORS`; None: no closed form."""
+        return None

@@ -1,0 +1,72 @@
+"""Task and Episode: what is learned, and how well it was learned."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.network import Activity, Network
+from metarule.rng import Noise
+from metarule.signals import Batch
+
+Respond = Callable[[Tensor], Activity]
+"""Input (R B J) -> activity of the trained networks, output included."""
+
+
+class Episode(ABC):
+    """The data of R runs; run r sees its own episode, given by its address."""
+
+    @abstractmethod
+    def train(self, step: int) -> Batch:
+        """The batch of inner step `step`: a pure function of the address and the step."""
+
+    @abstractmethod
+    def score(self, respond: Respond, weights: Mapping[str, Float[Tensor, "R I J"]]) -> dict[str, Float[Tensor, "R"]]:
+        """Every metric of the task on data the run did not train on; differentiable; the first one is the loss."""
+
+
+class Task(ABC):
+    """A family of episodes. Settings are the fields of a frozen dataclass."""
+
+    kind: ClassVar[str]
+    source: ClassVar[str]
+    metrics: ClassVar[Mapping[str, str]]  # name -> "min" | "max": which way is better; the first is the loss
+
+    @property
+    @abstractmethod
+    def inputs(self) -> int:
+        """Number of input units J."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Number of output units I."""
+
+    @property
+    def output(self) -> str:
+        """The output the task wants, with the loss that matches it: "softmax", "sigmoid" or "linear"."""
+        return "softmax"
+
+    @abstractmethod
+    def sample(self, noise: Noise, batch: int) -> Episode:
+        """One episode per run of `noise`; equal addresses give equal data. `batch` is B of the training batches."""
+
+    def steps(self, batch: int) -> int | None:
+        """The number of inner steps the task itself defines (one online pass); None where any number will do."""
+        return None
+
+    @abstractmethod
+    def held_out(self) -> Task:
+        """The same task on data that a search over this one never sees (other images, classes or problems)."""
+
+    def seen(self) -> str:
+        """A sentence for reports: which data the episodes of this task draw from."""
+        return "fresh random problems"
+
+    def frozen(self, network: Network) -> frozenset[str]:
+        """Names of the forward projections that the task forbids to learn."""
+        return frozenset()
