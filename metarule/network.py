@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarule.collect import unknown
 from metarule.rng import Noise
+from metarule.terms import glorot
 
 
 class Nonlinearity(NamedTuple):
@@ -239,8 +240,3 @@ class Network:
         """The pre activity at a projection, with the always-on unit where it has a bias."""
         rate = rates[projection.source]
         return functional.pad(rate, (0, 1), value=1.0) if projection.bias else rate
-
-
-def glorot(size_out: int, size_in: int) -> float:
-    """The weight scale sqrt(2 / (I + J)) of a projection (Glorot and Bengio, 2010)."""
-    return math.sqrt(2.0 / (size_out + size_in))

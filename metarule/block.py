@@ -1,0 +1,243 @@
+"""One block of runs, trained and scored: the reference engine's work, a pure function of plain data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule import tree
+from metarule.learner import Columns, Learner
+from metarule.rng import Noise, noise_for
+from metarule.signals import Batch, State
+from metarule.tasks import Task
+from metarule.tasks.base import Episode
+
+Address = tuple[int, int]
+"""(candidate, episode): what a run is called wherever randomness is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Snapshots every `every` steps, before the step's update, each (R S ...), S snapshots; `steps` (S) says when."""
+
+    steps: tuple[int, ...]
+    series: dict[str, Tensor]
+
+
+class Block(NamedTuple):
+    """A slice of the population with all it needs: a pure function of plain data, wherever it is computed."""
+
+    learner: Learner
+    theta: Float[Tensor, "R P"]
+    task: Task
+    addresses: list[Address]
+    seed: int
+    steps: range
+    batch: int
+    wants: frozenset[str]
+    objectives: tuple[str, ...]
+    score_at: tuple[int, ...]
+    record: int | None
+    carry: State | None
+    dtype: torch.dtype
+    segments: int
+
+
+class BlockOutcome(NamedTuple):
+    """`Outcome` of one block, by runs."""
+
+    scores: dict[str, Float[Tensor, "R"]]
+    grad: Float[Tensor, "R P"] | None
+    carry: State | None
+    record: Recording | None
+
+
+def run_block(block: Block) -> BlockOutcome:
+    """Train and score one block of runs."""
+    world = World(block)
+    theta = block.theta.clone()
+    if "grad" not in block.wants:
+        with torch.no_grad():
+            columns = block.learner.columns(theta)
+            state = world.start(columns)
+            total: dict[str, Tensor] = {}
+            for first, last in _spans(block.steps, block.score_at):
+                state = world.advance(columns, state, range(first, last), in_place=True)
+                if last in block.score_at:
+                    total = _summed(total, world.score(columns, state))
+        return BlockOutcome(_mean(total, block), None, _kept(state, block), world.recording())
+    return _differentiated(world, theta)
+
+
+def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
+    """Forward in segments without a graph, backward segment by segment: memory of one segment, time of two passes."""
+    block = world.block
+    spans = _spans(block.steps, block.score_at, block.segments)
+    with torch.no_grad():
+        columns = block.learner.columns(theta)
+        states = [world.start(columns)]
+        for first, last in spans[:-1]:
+            states.append(world.advance(columns, states[-1], range(first, last), in_place=False, record=False))
+    moving = _moving(states)
+    total: dict[str, Tensor] = {}
+    gradient = torch.zeros_like(theta)
+    cotangents: list[Tensor] = []
+    final: State = {}
+    for place in reversed(range(len(spans))):
+        first, last = spans[place]
+        row = theta.clone().requires_grad_()
+        columns = block.learner.columns(row)
+        inputs: list[Tensor] = []
+        if place == 0:  # theta may enter the state through init, so the beginning is made anew
+            begin = world.start(columns)
+        else:
+            begin = _live(states[place], moving)
+            inputs = [leaf for leaf, moves in zip(tree.leaves(begin), moving, strict=True) if moves]
+        end = world.advance(columns, begin, range(first, last), in_place=False)
+        outputs: list[Tensor] = []
+        seeds: list[Tensor] = []
+        if cotangents:
+            outputs = [leaf for leaf, moves in zip(tree.leaves(end), moving, strict=True) if moves]
+            seeds = cotangents
+        else:
+            final = end
+        if last in block.score_at:
+            scores = world.score(columns, end)
+            total = _summed(total, {name: value.detach() for name, value in scores.items()})
+            objective = scores[block.objectives[0]] / len(block.score_at)
+            outputs = [*outputs, -objective if block.task.metrics[block.objectives[0]] == "max" else objective]
+            seeds = [*seeds, torch.ones_like(objective)]
+        pairs = [(output, seed) for output, seed in zip(outputs, seeds, strict=True) if output.requires_grad]
+        found = torch.autograd.grad(
+            [output for output, _ in pairs], [row, *inputs], [seed for _, seed in pairs], materialize_grads=True
+        )
+        gradient = gradient + found[0]
+        cotangents = list(found[1:])
+    return BlockOutcome(_mean(total, block), gradient, _kept(final, block), world.recording())
+
+
+def _moving(states: list[State]) -> list[bool]:
+    """Which leaves a gradient has to cross between segments: floating ones that the first segment replaced."""
+    before, after = tree.leaves(states[0]), tree.leaves(states[-1])
+    return [old is not new and new.is_floating_point() for old, new in zip(before, after, strict=True)]
+
+
+def _live(state: State, moving: list[bool]) -> State:
+    flat = zip(tree.leaves(state), moving, strict=True)
+    return tree.rebuilt(state, [leaf.detach().requires_grad_() if moves else leaf for leaf, moves in flat])
+
+
+class World:
+    """One block at work: its episode, its noise, and its recording, the only thing that it remembers."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.learner = block.learner
+        self.episode_noise = _noise(block, "episode")
+        self.run_noise = _noise(block, "run")
+        self.episode: Episode = block.task.sample(self.episode_noise.at("data"), block.batch)
+        self.frozen = block.task.frozen(block.learner.network)
+        self.snapshots: list[dict[str, Tensor]] = []
+        self.snapshot_steps: list[int] = []
+
+    def start(self, columns: Columns) -> State:
+        """The state before the first step."""
+        if self.block.carry is not None:
+            return self.block.carry
+        return self.learner.init(columns, self.episode_noise)
+
+    def advance(self, columns: Columns, state: State, steps: range, in_place: bool, record: bool = True) -> State:
+        """The state after `steps`; with `in_place` the weights of `state` are overwritten."""
+        learner, network, credit = self.learner, self.learner.network, self.learner.credit
+        weights, credit_state = dict(state["weights"]), state["credit"]
+        rule_states, synapse_states = dict(state["rules"]), dict(state["synapses"])
+        rule_keys = {p.name: learner.rule_key(p) or "" for p in learner.plastic}
+        synapse_keys = {p.name: learner.synapse_key(p) or "" for p in learner.plastic}
+        for step in steps:
+            batch = self.episode.train(step)
+            rates = learner.rates(step, self.frozen)
+            noise = self.run_noise.at(step)
+            wanted = {name: reads for name, reads in learner.wanted.items() if rates[name] != 0.0}
+            if record and self.block.record and step % self.block.record == 0:
+                self._snapshot(step, columns, weights, credit_state, batch)
+            for k in range(credit.stages(network, batch)):
+                signals, credit_state = credit.stage(
+                    k, columns.credit, network, weights, credit_state, batch, step, noise.at("credit", k), wanted
+                )
+                for name, seen in signals.items():
+                    if name not in wanted:
+                        continue
+                    rule_key, synapse_key = rule_keys[name], synapse_keys[name]
+                    change, rule_states[name] = learner.rules[rule_key].delta(
+                        columns.rules[rule_key], seen, rule_states[name], noise.at("rule", name, k)
+                    )
+                    change, synapse_states[name] = learner.synapses[synapse_key].step(
+                        columns.synapses[synapse_key], weights[name], change, rates[name], synapse_states[name],
+                        noise.at("synapse", name, k),
+                    )  # fmt: skip
+                    weights[name] = change.apply(weights[name], in_place)
+        return {"weights": weights, "credit": credit_state, "rules": rule_states, "synapses": synapse_states}
+
+    def score(self, columns: Columns, state: State) -> dict[str, Tensor]:
+        """Every metric of the task, (R) each."""
+        credit, network = self.learner.credit, self.learner.network
+
+        def respond(x: Tensor):
+            noise = self.run_noise.at("respond")
+            return credit.respond(columns.credit, network, state["weights"], state["credit"], x, noise)
+
+        return self.episode.score(respond, state["weights"])
+
+    def _snapshot(self, step: int, columns: Columns, weights: State, credit_state: State, batch: Batch) -> None:
+        with torch.no_grad():
+            network, credit = self.learner.network, self.learner.credit
+            activity = credit.respond(
+                columns.credit, network, weights, credit_state, batch.x, self.run_noise.at("record")
+            )
+        snapshot = {f"weights/{name}": weight.detach().clone() for name, weight in weights.items()}
+        snapshot |= {f"activity/{name}": rate.detach() for name, rate in activity.rates.items()}
+        snapshot["input"] = batch.x
+        if batch.y is not None:
+            snapshot["target"] = batch.y
+        self.snapshots.append(snapshot)
+        self.snapshot_steps.append(step)
+
+    def recording(self) -> Recording | None:
+        """All snapshots so far, stacked."""
+        if not self.snapshots:
+            return None
+        series = {name: torch.stack([shot[name] for shot in self.snapshots], dim=1) for name in self.snapshots[0]}
+        return Recording(tuple(self.snapshot_steps), series)
+
+
+def _noise(block: Block, kind: str) -> Noise:
+    addresses = [
+        (block.seed, kind, episode) if kind == "episode" else (block.seed, kind, candidate, episode)
+        for candidate, episode in block.addresses
+    ]
+    return noise_for(addresses, block.dtype)
+
+
+def _spans(steps: range, score_at: tuple[int, ...], segments: int = 1) -> list[tuple[int, int]]:
+    """`steps` cut at every scoring point, and into at least `segments` parts."""
+    length = math.ceil(len(steps) / segments)
+    cuts = {*range(steps.start, steps.stop, max(length, 1)), *score_at, steps.stop}
+    return list(itertools.pairwise(sorted(cut for cut in cuts if steps.start <= cut <= steps.stop)))
+
+
+def _kept(state: State, block: Block) -> State | None:
+    return tree.mapped(state, torch.Tensor.detach) if "carry" in block.wants else None
+
+
+def _summed(total: dict[str, Tensor], scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: total[name] + value if name in total else value for name, value in scores.items()}
+
+
+def _mean(total: dict[str, Tensor], block: Block) -> dict[str, Tensor]:
+    return {name: value.detach().to(torch.float64) / len(block.score_at) for name, value in total.items()}

@@ -1,0 +1,167 @@
+"""The inner loop: C candidates x E episodes = R learners in lockstep, and what their losses and gradients are."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule import tree
+from metarule.block import Address, Block, BlockOutcome, Recording, run_block
+from metarule.collect import unknown
+from metarule.learner import Learner
+from metarule.signals import State
+from metarule.tasks import Task
+
+
+class Runs(NamedTuple):
+    """The addresses of a population: they survive blocks, groups and pruning.
+
+    Data, initial and feedback weights belong to (seed, "episode", e), shared by the candidates tried on it; noise of
+    exploration belongs to (seed, "run", c, e).
+    """
+
+    candidates: tuple[int, ...]
+    episodes: tuple[int, ...]
+    seed: int = 0
+
+    @property
+    def addresses(self) -> list[Address]:
+        """All runs, candidate-major."""
+        return [(candidate, episode) for candidate in self.candidates for episode in self.episodes]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of the candidates.
+
+    `loss` (C E M), mean over `score_at`; +inf where a run diverged. `scores` holds every metric of the task (C E).
+    `grad` (C P) of objective 0, the mean over episodes of per-run gradients, nan where a run diverged.
+    `carry` is the state after `steps`, detached. `record` where asked for.
+    """
+
+    loss: Float[Tensor, "C E M"]
+    scores: dict[str, Float[Tensor, "C E"]]
+    steps: range
+    grad: Float[Tensor, "C P"] | None = None
+    carry: State | None = None
+    record: Recording | None = None
+
+
+Map = Callable[[Callable[[Block], BlockOutcome], Sequence[Block]], Iterable[BlockOutcome]]
+
+
+class Inner(ABC):
+    """The engine behind one call; all engines equal the reference."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def evaluate(
+        self,
+        learner: Learner,
+        theta: Float[Tensor, "C P"],
+        task: Task,
+        runs: Runs,
+        steps: range,
+        batch: int = 1,
+        wants: frozenset[str] = frozenset({"loss"}),
+        objectives: tuple[str, ...] = (),
+        score_at: tuple[int, ...] = (),
+        record: int | None = None,
+        carry: State | None = None,
+    ) -> Outcome:
+        """Train every candidate on every episode for `steps` and score it.
+
+        `wants` of {"loss", "grad", "carry"}; `objectives` are metrics of the task (default its loss; those that are
+        better when larger count negatively); `score_at` numbers of steps done after which to score (default the end);
+        `record` every so many steps; `carry` the state to go on from. Raises ValueError on a mismatch of these.
+        """
+
+
+def in_turn(function: Callable[[Block], BlockOutcome], blocks: Sequence[Block]) -> Iterable[BlockOutcome]:
+    """The map of a single process."""
+    return map(function, blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference(Inner):
+    """Eager torch, in place where no gradient is asked for; what all other engines must equal.
+
+    `block_runs` runs are computed together; with `wants` "grad", `segments` > 1 stores only the state between
+    segments and computes each twice (Griewank and Walther, 2000). `map` may spread blocks over processes.
+    """
+
+    name = "reference"
+
+    block_runs: int | None = None
+    dtype: torch.dtype = torch.float32
+    segments: int = 1
+    map: Map = field(default=in_turn)
+
+    def evaluate(
+        self,
+        learner,
+        theta,
+        task,
+        runs,
+        steps,
+        batch=1,
+        wants=frozenset({"loss"}),
+        objectives=(),
+        score_at=(),
+        record=None,
+        carry=None,
+    ):
+        if len(theta) != len(runs.candidates):
+            raise ValueError(f"theta has {len(theta)} rows for {len(runs.candidates)} candidates")
+        objectives = objectives or (next(iter(task.metrics)),)
+        for name in objectives:
+            if name not in task.metrics:
+                raise ValueError(unknown("search.objective", name, task.metrics))
+        score_at = score_at or (steps.stop,)
+        if not all(steps.start < point <= steps.stop for point in score_at):
+            raise ValueError(f"score_at = {score_at} lies outside steps {steps.start + 1} to {steps.stop}")
+        addresses = runs.addresses
+        rows = theta.to(self.dtype).repeat_interleave(len(runs.episodes), dim=0)
+        size = self.block_runs or len(addresses)
+        blocks = [
+            Block(
+                learner, rows[first : first + size], task, addresses[first : first + size], runs.seed, steps, batch,
+                wants, objectives, score_at, record, None if carry is None else tree.selected(carry, slice(first, first + size)),
+                self.dtype, self.segments,
+            )
+            for first in range(0, len(addresses), size)
+        ]  # fmt: skip
+        return _gathered(list(self.map(run_block, blocks)), task, objectives, runs, steps)
+
+
+def _gathered(parts: list[BlockOutcome], task: Task, objectives: tuple[str, ...], runs: Runs, steps: range) -> Outcome:
+    shape = (len(runs.candidates), len(runs.episodes))
+    scores = {name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores}
+    failed = ~torch.isfinite(scores[next(iter(task.metrics))])
+    loss = torch.stack([-scores[name] if task.metrics[name] == "max" else scores[name] for name in objectives], dim=-1)
+    loss = loss.masked_fill(failed[:, None], math.inf).reshape(*shape, len(objectives))
+    # a diverged run answers nothing: its accuracy is 0
+    lost = {"min": math.inf, "max": 0.0}
+    scores = {
+        name: value.masked_fill(failed, lost[task.metrics[name]]).reshape(shape) for name, value in scores.items()
+    }
+    grads = [part.grad for part in parts if part.grad is not None]
+    grad = None
+    if grads:
+        rows = torch.cat(grads).to(torch.float64).masked_fill(failed[:, None], math.nan)
+        grad = rows.reshape(*shape, -1).mean(1)
+    carries = [part.carry for part in parts if part.carry is not None]
+    records = [part.record for part in parts if part.record is not None]
+    record = None
+    if records:
+        series = {name: torch.cat([each.series[name] for each in records]) for name in records[0].series}
+        record = Recording(records[0].steps, series)
+    return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record)

@@ -1,0 +1,208 @@
+"""Learner: credit assignment x rules x synapse models, and the columns of theta that belong to each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.collect import unknown
+from metarule.credit import CREDIT, CreditAssignment
+from metarule.network import Network, Projection
+from metarule.params import Param
+from metarule.rng import Noise
+from metarule.rules import Rule
+from metarule.signals import State
+from metarule.synapses import SynapseModel
+
+ANY = "any"
+"""The key of a rule or synapse model that serves every plastic projection without one of its own."""
+
+
+def always_one(step: int) -> Mapping[str, float]:
+    """The schedule that leaves every rate as it is."""
+    return {}
+
+
+class Columns(NamedTuple):
+    """Rows of theta taken apart, (R, p) each: the credit assignment's, and one per rule and synapse key."""
+
+    credit: Tensor
+    rules: dict[str, Tensor]
+    synapses: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A network and how it learns.
+
+    `rules` and `synapses` are keyed by projection name, by role, or by `ANY`; the first that fits, in this order,
+    serves a projection, and one key is one set of parameters. A projection without a rule stays as it was drawn.
+    `schedule(step)` multiplies rates by projection name or role (0: not stepped). `fixed` keeps numbers out of theta.
+    Raises ValueError where parts do not fit together, naming kinds of credit that would.
+    """
+
+    network: Network
+    credit: CreditAssignment
+    rules: Mapping[str, Rule]
+    synapses: Mapping[str, SynapseModel]
+    schedule: Callable[[int], Mapping[str, float]] = always_one
+    fixed: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_keys()
+        self._check_signals()
+        for role in self.credit.plastic_roles:
+            if not any(p.role == role and self.rule_key(p) for p in self.projections):
+                raise ValueError(
+                    f"credit.kind = '{self.credit.kind}' makes its {role} projections plastic, but no rule serves them; "
+                    f"add [rules.{role}]"
+                )
+        for wanted, allowed in self.credit.requires.items():
+            given = {"output": {self.network.output}, "activation": set(self.network.activations.values())}[wanted]
+            if not given <= set(allowed):
+                raise ValueError(
+                    f"credit.kind = '{self.credit.kind}' needs network.{wanted} to be one of {', '.join(allowed)}; "
+                    f"it is {', '.join(sorted(given))}"
+                )
+        names = {param.name for param in self._all_params}
+        for name in self.fixed:
+            if name not in names:
+                raise ValueError(unknown("fixed", name, names))
+
+    def _check_keys(self) -> None:
+        names = {p.name for p in self.projections} | {p.role for p in self.projections} | {ANY}
+        for owner, keys in (("rules", self.rules), ("synapses", self.synapses)):
+            for key in keys:
+                if key not in names:
+                    raise ValueError(unknown(owner, key, names))
+        if not self.plastic:
+            raise ValueError("no projection has a rule: nothing would learn")
+        for projection in self.plastic:
+            if not self.synapse_key(projection):
+                raise ValueError(f"projection '{projection.name}' has a rule but no synapse model; add [synapse]")
+
+    def _check_signals(self) -> None:
+        for projection in self.plastic:
+            rule = self.rules[self.rule_key(projection) or ANY]
+            missing = rule.reads - self.credit.gives_at(projection)
+            if missing:
+                fits = sorted(kind for kind, credit in CREDIT.items() if rule.reads <= credit.gives)
+                raise ValueError(
+                    f"rule '{rule.kind}' reads {', '.join(sorted(missing))} at '{projection.name}', which credit.kind = "
+                    f"'{self.credit.kind}' does not give; kinds of credit that fit: {', '.join(fits) or 'none known'}"
+                )
+
+    @functools.cached_property
+    def projections(self) -> tuple[Projection, ...]:
+        """All projections, the network's and those of the credit assignment."""
+        return self.network.projections + self.credit.projections(self.network)
+
+    @functools.cached_property
+    def plastic(self) -> tuple[Projection, ...]:
+        """The projections that a rule serves."""
+        return tuple(projection for projection in self.projections if self.rule_key(projection))
+
+    def rule_key(self, projection: Projection) -> str | None:
+        """The key of the rule that serves a projection; None where it is fixed."""
+        return _first(self.rules, projection)
+
+    def synapse_key(self, projection: Projection) -> str | None:
+        """The key of the synapse model that serves a projection."""
+        return _first(self.synapses, projection)
+
+    @functools.cached_property
+    def wanted(self) -> dict[str, frozenset[str]]:
+        """Plastic projection -> signals that its rule reads."""
+        return {p.name: self.rules[self.rule_key(p) or ANY].reads for p in self.plastic}
+
+    @functools.cached_property
+    def _all_params(self) -> tuple[Param, ...]:
+        params = [param.renamed("credit") for param in self.credit.params]
+        for key, rule in self.rules.items():
+            params += [param.renamed(_owner("rule", key)) for param in rule.params]
+        for key, synapse in self.synapses.items():
+            params += [param.renamed(_owner("synapse", key)) for param in synapse.params]
+        return tuple(params)
+
+    @functools.cached_property
+    def _values(self) -> dict[str, float]:
+        """Everything that is not in theta: what the user fixed, and rates that coefficients already carry."""
+        values = dict(self.fixed)
+        for key, synapse in self.synapses.items():
+            served = [self.rules[self.rule_key(p) or ANY] for p in self.plastic if self.synapse_key(p) == key]
+            name = f"{_owner('synapse', key)}.rate"
+            if synapse.owns_scale or name in values or not any(rule.params for rule in served):
+                continue
+            if not all(rule.params for rule in served):
+                raise ValueError(
+                    f"synapse model '{key}' serves a rule whose coefficients carry the step size and one that has none; "
+                    "give the latter a synapse model of its own, [synapses.NAME]"
+                )
+            values[name] = 1.0
+        return values
+
+    @functools.cached_property
+    def params(self) -> tuple[Param, ...]:
+        """What an outer loop sees: all parts' parameters that are not fixed, in the order of theta's columns."""
+        return tuple(param for param in self._all_params if param.name not in self._values)
+
+    def columns(self, theta: Float[Tensor, "R P"]) -> Columns:
+        """Each part's own full-width rows; raises ValueError where theta has another width than `params`."""
+        if theta.shape[1] != len(self.params):
+            raise ValueError(f"theta has {theta.shape[1]} columns; this learner has {len(self.params)} parameters")
+        place = {param.name: column for column, param in enumerate(self.params)}
+
+        def rows(owner: str, params: tuple[Param, ...]) -> Tensor:
+            parts = []
+            for param in params:
+                name = f"{owner}.{param.name}"
+                fixed = self._values.get(name)
+                parts.append(theta[:, place[name]] if fixed is None else theta.new_full((len(theta),), fixed))
+            return torch.stack(parts, dim=1) if parts else theta.new_zeros(len(theta), 0)
+
+        return Columns(
+            rows("credit", self.credit.params),
+            {key: rows(_owner("rule", key), rule.params) for key, rule in self.rules.items()},
+            {key: rows(_owner("synapse", key), synapse.params) for key, synapse in self.synapses.items()},
+        )
+
+    def init(self, columns: Columns, noise: Noise) -> State:
+        """Everything a run carries from step to step, at its start; all weights come from the episode's noise."""
+        weights = {projection.name: self.network.draw(projection, noise) for projection in self.projections}
+        rules = {
+            p.name: self.rules[key].init(columns.rules[key], weights[p.name])
+            for p in self.plastic
+            if (key := self.rule_key(p))
+        }
+        synapses = {
+            p.name: self.synapses[key].init(columns.synapses[key], weights[p.name])
+            for p in self.plastic
+            if (key := self.synapse_key(p))
+        }
+        credit = self.credit.init(columns.credit, self.network, weights, noise)
+        return {"weights": weights, "credit": credit, "rules": rules, "synapses": synapses}
+
+    def rates(self, step: int, frozen: frozenset[str] = frozenset()) -> dict[str, float]:
+        """Plastic projection -> the schedule's multiplier of its rate at `step`; 0 where the task forbids learning."""
+        scheduled = self.schedule(step)
+        return {
+            p.name: 0.0 if p.name in frozen else float(scheduled.get(p.name, scheduled.get(p.role, 1.0)))
+            for p in self.plastic
+        }
+
+
+def _first(parts: Mapping[str, object], projection: Projection) -> str | None:
+    for key in (projection.name, projection.role, ANY):
+        if key in parts:
+            return key
+    return None
+
+
+def _owner(part: str, key: str) -> str:
+    return part if key == ANY else f"{part}.{key}"

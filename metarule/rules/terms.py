@@ -1,0 +1,48 @@
+"""Terms: a chosen list of the vocabulary's terms, each with its own coefficient; the family most searches use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from metarule.collect import unknown
+from metarule.params import Param
+from metarule.rules.linear import LinearRule
+from metarule.terms import TERMS, Term
+
+
+@dataclass(frozen=True)
+class Terms(LinearRule):
+    """dW = sum_k theta_k s_k term_k, shared by all synapses of its projections.
+
+    s_k = 1 with `normalise = false` (published raw coefficients); else `Term.scale`, so that theta_k means the same at
+    every width. `start` gives first values by name, the rest start at 0; `scale` is the unit in which searches step.
+    Raises ValueError on an unknown, repeated or missing term.
+    """
+
+    kind = "terms"
+    source = "Shervani-Tabar and Rosenbaum 2023"
+
+    terms: tuple[str, ...] = ("error_pre", "error_pre_error", "subspace_oja")
+    normalise: bool = True
+    start: dict[str, float] = field(default_factory=dict, hash=False)
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("rule.terms is empty; name at least one term")
+        for name in self.terms:
+            if name not in TERMS:
+                raise ValueError(unknown("rule.terms", name, TERMS))
+        if len(set(self.terms)) < len(self.terms):
+            raise ValueError(f"rule.terms = {list(self.terms)} names a term twice")
+        for name in self.start:
+            if name not in self.terms:
+                raise ValueError(unknown("rule.start", name, self.terms))
+
+    @property
+    def weighted(self) -> tuple[Term, ...]:
+        return tuple(TERMS[name] for name in self.terms)
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        return tuple(Param(name, start=self.start.get(name, 0.0), scale=self.scale) for name in self.terms)

@@ -1,0 +1,31 @@
+"""Sgd: the change itself, times the rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metarule.params import Param
+from metarule.synapses.base import SynapseModel
+from metarule.synapses.constraints import RATE, bounded, checked, decayed
+
+
+@dataclass(frozen=True)
+class Sgd(SynapseModel):
+    """dw = rate (change - weight_decay w), inside soft bounds where asked."""
+
+    kind = "sgd"
+    source = "Robbins and Monro 1951"
+
+    weight_decay: float = 0.0
+    bound: float | None = None
+
+    def __post_init__(self) -> None:
+        checked("synapse", self.weight_decay, self.bound)
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        return (RATE,)
+
+    def step(self, theta, weight, change, rate, state, noise):
+        change = decayed(change, weight, self.weight_decay).scaled(theta[:, :1, None] * rate)
+        return bounded(change, weight, self.bound), state

@@ -1,0 +1,44 @@
+"""Nested dicts of tensors: flattened, mapped, sliced by runs and joined again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from metarule.signals import State
+
+
+def leaves(state: State) -> list[Tensor]:
+    """All tensors of a state, in a fixed order."""
+    found: list[Tensor] = []
+    for name in sorted(state):
+        found += leaves(state[name]) if isinstance(state[name], dict) else [state[name]]
+    return found
+
+
+def rebuilt(state: State, tensors: list[Tensor]) -> State:
+    """A state of the same shape with other tensors, in the order of `leaves`."""
+    remaining = iter(tensors)
+
+    def build(part: State) -> State:
+        return {name: build(part[name]) if isinstance(part[name], dict) else next(remaining) for name in sorted(part)}
+
+    return build(state)
+
+
+def mapped(state: State, function: Callable[[Tensor], Tensor]) -> State:
+    """A state whose tensors went through `function`."""
+    return rebuilt(state, [function(leaf) for leaf in leaves(state)])
+
+
+def selected(state: State, runs: slice) -> State:
+    """A copy of some runs of a state."""
+    return mapped(state, lambda leaf: leaf[runs].clone())
+
+
+def joined(states: list[State]) -> State:
+    """Runs of several states, one after another."""
+    columns = zip(*(leaves(state) for state in states), strict=True)
+    return rebuilt(states[0], [torch.cat(column) for column in columns])
