@@ -131,10 +131,14 @@ class Reference(Inner):
         addresses = runs.addresses
         rows = theta.to(self.dtype).repeat_interleave(len(runs.episodes), dim=0)
         size = self.block_runs or len(addresses)
+
+        def part(state: State | None, first: int) -> State | None:
+            return None if state is None else tree.selected(state, slice(first, first + size))
+
         blocks = [
             Block(
                 learner, rows[first : first + size], task, addresses[first : first + size], runs.seed, steps, batch,
-                wants, objectives, score_at, record, None if carry is None else tree.selected(carry, slice(first, first + size)),
+                wants, objectives, score_at, record, part(carry, first),
                 self.dtype, self.segments,
             )
             for first in range(0, len(addresses), size)
@@ -165,3 +169,7 @@ def _gathered(parts: list[BlockOutcome], task: Task, objectives: tuple[str, ...]
         series = {name: torch.cat([each.series[name] for each in records]) for name in records[0].series}
         record = Recording(records[0].steps, series)
     return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record)
+
+
+ENGINES: dict[str, type[Inner]] = {Reference.name: Reference}
+"""Engines by name; "auto" in a search file takes the fastest one that can do the job."""

@@ -60,8 +60,8 @@ class Learner:
         for role in self.credit.plastic_roles:
             if not any(p.role == role and self.rule_key(p) for p in self.projections):
                 raise ValueError(
-                    f"credit.kind = '{self.credit.kind}' makes its {role} projections plastic, but no rule serves them; "
-                    f"add [rules.{role}]"
+                    f"credit.kind = '{self.credit.kind}' makes its {role} projections plastic, "
+                    f"but no rule serves them; add [rules.{role}]"
                 )
         for wanted, allowed in self.credit.requires.items():
             given = {"output": {self.network.output}, "activation": set(self.network.activations.values())}[wanted]
@@ -94,8 +94,9 @@ class Learner:
             if missing:
                 fits = sorted(kind for kind, credit in CREDIT.items() if rule.reads <= credit.gives)
                 raise ValueError(
-                    f"rule '{rule.kind}' reads {', '.join(sorted(missing))} at '{projection.name}', which credit.kind = "
-                    f"'{self.credit.kind}' does not give; kinds of credit that fit: {', '.join(fits) or 'none known'}"
+                    f"rule '{rule.kind}' reads {', '.join(sorted(missing))} at '{projection.name}', which "
+                    f"credit.kind = '{self.credit.kind}' does not give; "
+                    f"kinds of credit that fit: {', '.join(fits) or 'none known'}"
                 )
 
     @functools.cached_property
@@ -141,8 +142,8 @@ class Learner:
                 continue
             if not all(rule.params for rule in served):
                 raise ValueError(
-                    f"synapse model '{key}' serves a rule whose coefficients carry the step size and one that has none; "
-                    "give the latter a synapse model of its own, [synapses.NAME]"
+                    f"synapse model '{key}' serves a rule whose coefficients carry the step size and one that has "
+                    "none; give the latter a synapse model of its own, [synapses.NAME]"
                 )
             values[name] = 1.0
         return values

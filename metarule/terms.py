@@ -114,7 +114,7 @@ class Term:
             )
         )
 
-    def scale(self, size_out: int, size_in: int) -> float:
+    def scale(self, size_out: float, size_in: float) -> float:
         """What a normalised coefficient of 1 stands for, as a raw coefficient, at an I x J projection.
 
         s^(1 - n) I^(-m), with s = sqrt(2 / (I + J)) the weight scale, n the power of the weight in the term and m the
@@ -127,13 +127,9 @@ class Term:
         return glorot(size_out, size_in) ** (1 - weight_power) * float(size_out) ** -sums
 
 
-def glorot(size_out: int, size_in: int) -> float:
+def glorot(size_out: float, size_in: float) -> float:
     """The weight scale sqrt(2 / (I + J)) of a projection (Glorot and Bengio, 2010)."""
     return math.sqrt(2.0 / (size_out + size_in))
-
-
-def _number(value: float) -> sympy.Expr:
-    return sympy.Integer(int(value)) if float(value).is_integer() else sympy.Float(value)
 
 
 def _terms(**parts: list[tuple[float, Monomial]]) -> dict[str, Term]:

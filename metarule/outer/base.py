@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -51,3 +52,6 @@ class OuterLoop(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, after `start`, from what `state_dict` returned."""
+
+    def publish(self, folder: Path) -> None:
+        """Write views of the search for other tools into its run folder; each can be rebuilt, none is read back."""

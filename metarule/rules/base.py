@@ -13,6 +13,9 @@ from metarule.params import Param
 from metarule.rng import Noise
 from metarule.signals import Change, Signals, State
 
+Shape = tuple[float, float]
+"""(I, J) of a projection, or their means over several."""
+
 
 class Rule(ABC):
     """Settings are the fields of a frozen dataclass; all numbers that a search may move are `params`."""
@@ -46,6 +49,14 @@ class Rule(ABC):
         Row r of theta moves run r only. No autograd inside; differentiable in theta and signals.
         """
 
-    def equation(self, theta: Float[Tensor, "P"], shape: tuple[int, int]) -> sympy.Expr | None:
+    def scales(self, shape: Shape) -> tuple[float, ...]:
+        """Raw coefficient per unit of theta at an I x J projection, per parameter; 1 unless the rule normalises."""
+        return (1.0,) * len(self.params)
+
+    def units(self, shape: Shape) -> tuple[float, ...]:
+        """Raw coefficient that a normalised coefficient of 1 stands for, whether or not this rule normalises."""
+        return self.scales(shape)
+
+    def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr | None:
         """The change of one synapse of an I x J projection in the symbols of `terms.FACTORS`; None: no closed form."""
         return None

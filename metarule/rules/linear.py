@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sympy
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metarule.rng import Noise
-from metarule.rules.base import Rule
+from metarule.rules.base import Rule, Shape
 from metarule.signals import Change, Signals, State
 from metarule.terms import Term, combine, equation
 
@@ -31,9 +30,11 @@ class LinearRule(Rule):
     def local(self) -> bool:
         return all(term.local for term in self.weighted)
 
-    def scales(self, shape: tuple[int, int]) -> tuple[float, ...]:
-        """Raw coefficient per unit of theta, per term, at an I x J projection."""
-        return tuple(term.scale(*shape) if self.normalise else 1.0 for term in self.weighted)
+    def scales(self, shape: Shape) -> tuple[float, ...]:
+        return self.units(shape) if self.normalise else (1.0,) * len(self.weighted)
+
+    def units(self, shape: Shape) -> tuple[float, ...]:
+        return tuple(term.scale(*shape) for term in self.weighted)
 
     def delta(self, theta: Float[Tensor, "R P"], signals: Signals, state: State, noise: Noise) -> tuple[Change, State]:
         runs, size_out, size_in = signals.weight.shape
@@ -43,8 +44,7 @@ class LinearRule(Rule):
             theta = theta * theta.new_tensor(self.scales((size_out, size_in)))
         return combine(self.weighted, theta, signals), state
 
-    def equation(self, theta: Float[Tensor, "P"], shape: tuple[int, int]) -> sympy.Expr:
-        numbers = theta.tolist() if self.params else torch.ones(len(self.weighted)).tolist()
-        return equation(
-            self.weighted, [number * scale for number, scale in zip(numbers, self.scales(shape), strict=True)]
-        )
+    def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
+        numbers = theta.tolist() if self.params else [1.0] * len(self.weighted)
+        scaled = [number * scale for number, scale in zip(numbers, self.scales(shape), strict=True)]
+        return equation(self.weighted, scaled)

@@ -35,6 +35,7 @@ class Task(ABC):
     kind: ClassVar[str]
     source: ClassVar[str]
     metrics: ClassVar[Mapping[str, str]]  # name -> "min" | "max": which way is better; the first is the loss
+    baselines: ClassVar[tuple[str, ...]] = ("backprop", "feedback_alignment")  # rows of the zoo to compare with
 
     @property
     @abstractmethod

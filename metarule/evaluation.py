@@ -1,0 +1,207 @@
+"""The held-out battery: fresh episodes, baselines tuned with the same care, paired intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from metarule.inner import Inner, Runs
+from metarule.learner import Learner
+from metarule.params import starts
+from metarule.rng import seed_number
+from metarule.tasks import Task
+
+GRID = 7
+"""Rates on the first grid of a tuning, each twice the one before."""
+
+WIDEST = 24
+"""Rates tried at most before a tuning gives up on bracketing its best."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How every learner of a comparison is run: the same engine, steps and batches."""
+
+    engine: Inner
+    steps: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A learning-rate search: what was tried, what each gave on search episodes, and which was best.
+
+    `bracketed` says that the best rate has worse ones tried on both sides.
+    """
+
+    rates: tuple[float, ...]
+    means: tuple[float, ...]
+    best: float
+    episodes: int
+    bracketed: bool
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A learner with its numbers: theta (1 P), tuned where `tuning` says so."""
+
+    name: str
+    learner: Learner
+    theta: Float[Tensor, "1 P"]
+    tuning: Tuning | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean of a metric over held-out episodes with its 95 % interval (Student's t over episodes)."""
+
+    learner: str
+    task: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+    episodes: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference `learner` - `other` of a metric over the same episodes, with its 95 % interval."""
+
+    learner: str
+    other: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Battery:
+    """Everything a held-out comparison found, numbers only."""
+
+    rows: tuple[Row, ...]
+    differences: tuple[Difference, ...]
+    tunings: Mapping[str, Tuning]
+    episodes: Mapping[str, Mapping[str, tuple[float, ...]]] = field(repr=False)
+    trained_on: str = ""
+    tested_on: str = ""
+
+    def table(self) -> dict[str, Any]:
+        """The battery as JSON values."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "differences": [asdict(difference) for difference in self.differences],
+            "tunings": {name: asdict(tuning) for name, tuning in self.tunings.items()},
+            "trained_on": self.trained_on,
+            "tested_on": self.tested_on,
+        }
+
+
+def headline(task: Task) -> str:
+    """The metric a comparison is about: the first one that is better when larger, else the loss."""
+    return next((name for name, way in task.metrics.items() if way == "max"), next(iter(task.metrics)))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % interval of the mean (Student's t); the bounds are nan below two values."""
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return mean, math.nan, math.nan
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread
+    return mean, mean - reach, mean + reach
+
+
+def tuned(
+    name: str, learner: Learner, task: Task, conditions: Conditions, budget: int, seed: int, progress: Progress
+) -> Contender:
+    """A contender whose free rate is the best of a grid with `budget` episodes of the search's own data in all.
+
+    Rates step by 2; the grid grows until its best has worse rates on both sides, then the two neighbours at sqrt(2)
+    are tried. A learner without a free parameter is taken as it is; raises ValueError where it has several.
+    """
+    if not learner.params:
+        return Contender(name, learner, torch.zeros(1, 0, dtype=torch.float64))
+    if len(learner.params) > 1:
+        given = ", ".join(param.name for param in learner.params)
+        raise ValueError(f"'{name}' has {len(learner.params)} free parameters ({given}); fix all but one rate")
+    start = float(starts(learner.params)[0])
+    episodes = max(budget // (GRID + 4), 1)
+    metric = headline(task)
+    tried: dict[float, float] = {}
+
+    def attempt(rates: list[float]) -> None:
+        progress(f"tuning {name}: {len(tried) + len(rates)} rates, {episodes} episodes each")
+        rows = torch.tensor([[rate] for rate in rates], dtype=torch.float64)
+        runs = Runs(tuple(range(len(rates))), tuple(range(episodes)), seed_number(seed, "tuning"))
+        outcome = conditions.engine.evaluate(learner, rows, task, runs, range(conditions.steps), conditions.batch)
+        tried.update(zip(rates, outcome.scores[metric].mean(1).tolist(), strict=True))
+
+    def best() -> float:
+        sign = 1.0 if task.metrics[metric] == "max" else -1.0
+        return max(sorted(tried), key=lambda rate: sign * tried[rate])
+
+    attempt([start * 2.0**power for power in range(-(GRID // 2), GRID // 2 + 1)])
+    while best() in (min(tried), max(tried)) and len(tried) < WIDEST:
+        attempt([best() * 2 if best() == max(tried) else best() / 2])
+    attempt([best() / math.sqrt(2), best() * math.sqrt(2)])
+    rates = tuple(sorted(tried))
+    bracketed = rates[0] < best() < rates[-1]
+    tuning = Tuning(rates, tuple(tried[rate] for rate in rates), best(), episodes, bracketed)
+    return Contender(name, learner, torch.tensor([[best()]], dtype=torch.float64), tuning)
+
+
+def compare(
+    contenders: Sequence[Contender],
+    task: Task,
+    conditions: Conditions,
+    episodes: int,
+    seeds: Sequence[int],
+    progress: Progress,
+    label: str | None = None,
+) -> Battery:
+    """All contenders on the same fresh episodes of the held-out task: `episodes` for each of `seeds`.
+
+    Differences are those of the first contender to each of the others, paired by episode.
+    """
+    fresh = task.held_out()
+    scores: dict[str, dict[str, tuple[float, ...]]] = {}
+    for contender in contenders:
+        progress(f"testing {contender.name} on {episodes * len(seeds)} held-out episodes")
+        found: dict[str, list[float]] = {metric: [] for metric in task.metrics}
+        for seed in seeds:
+            runs = Runs((0,), tuple(range(episodes)), seed_number(seed, "battery"))
+            outcome = conditions.engine.evaluate(
+                contender.learner, contender.theta, fresh, runs, range(conditions.steps), conditions.batch
+            )
+            for metric in found:
+                found[metric] += outcome.scores[metric][0].tolist()
+        scores[contender.name] = {metric: tuple(values) for metric, values in found.items()}
+    kind = label or task.kind
+    total = episodes * len(seeds)
+    order = sorted(task.metrics, key=lambda metric: metric != headline(task))
+    rows = [
+        Row(name, kind, metric, *interval(found[metric]), total, len(seeds))
+        for metric in order
+        for name, found in scores.items()
+    ]
+    first, *others = scores
+    differences = [
+        Difference(first, other, metric, *interval([a - b for a, b in zip(*pair, strict=True)]))
+        for metric in order
+        for other in others
+        if all(map(math.isfinite, (pair := (scores[first][metric], scores[other][metric]))[0] + pair[1]))
+    ]
+    tunings = {contender.name: contender.tuning for contender in contenders if contender.tuning}
+    return Battery(tuple(rows), tuple(differences), tunings, scores, task.seen(), fresh.seen())

@@ -1,0 +1,244 @@
+"""The run folder: spec, log, atomic checkpoint, result. Nothing that was saved is ever lost or half-written.
+
+search.toml   the file as given          spec.json     everything resolved, versions, git revision
+log.jsonl     one line per generation    timing.jsonl  what is not deterministic
+checkpoint.safetensors (and .previous)   result.json   figures/   lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+SCHEMA = 1
+"""Version of the folder's layout."""
+
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked: the user's to mend, exit code 2."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a search stands: `generation` generations are done and the log has `log_bytes` bytes of them."""
+
+    generation: int
+    log_bytes: int
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One search's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+    def create(self, text: str, spec: dict[str, Any]) -> None:
+        """Start an empty run; raises RunError where the folder already holds one or cannot be written."""
+        if (self.path / "spec.json").exists():
+            raise RunError(
+                f"{self.path} already holds a run; go on with it by 'metarule search --resume {self.path}', "
+                "or choose another --name"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write(self.path / "search.toml", text.encode())
+            (self.path / "log.jsonl").touch()
+            self.write_json("spec.json", {"schema": SCHEMA, **spec})
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; raises RunError where another process does. The system lets go of it if this one dies."""
+        try:
+            handle = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.seek(0)
+                raise RunError(
+                    f"{self.path} is in use by process {handle.read().strip() or '?'}; wait for it or stop it"
+                ) from None
+            handle.truncate(0)
+            handle.write(f"{os.getpid()} on {os.uname().nodename}\n")
+            handle.flush()
+            yield
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; raises RunError where it is missing or damaged."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise RunError(f"{path} does not exist; is {self.path} a run folder?") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a JSON file of the folder in one step."""
+        write(self.path / name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+    def log(self) -> list[dict[str, Any]]:
+        """All complete lines of the log."""
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_bytes().split(b"\n")[:-1]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        """Add one line to a .jsonl file and wait until it is on disk."""
+        with (self.path / name).open("ab") as handle:
+            handle.write((json.dumps(line, sort_keys=True) + "\n").encode())
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def save(self, generation: int, state: dict[str, Any], line: dict[str, Any]) -> None:
+        """Write down one finished generation: its line in the log, then the checkpoint that vouches for it."""
+        self.append("log.jsonl", line)
+        log_bytes = (self.path / "log.jsonl").stat().st_size
+        tensors: dict[str, Tensor] = {}
+        document = {
+            "schema": SCHEMA,
+            "generation": generation,
+            "log_bytes": log_bytes,
+            "state": _packed(state, tensors),
+        }
+        text = json.dumps(document, sort_keys=True)
+        content = save(tensors or {"empty": torch.zeros(1)}, {"document": text, "sha256": _digest(text, tensors)})
+        newest, previous = self.path / CHECKPOINT, self.path / PREVIOUS
+        temporary = write_aside(newest, content)
+        if newest.exists():
+            newest.replace(previous)
+        temporary.replace(newest)
+        _sync_folder(self.path)
+
+    def checkpoint(self) -> tuple[Checkpoint | None, str | None]:
+        """The last good state and, where the newest file was damaged, a sentence that says so.
+
+        None where no generation was finished. Raises RunError where files are there but none is good.
+        """
+        complaints = []
+        for name in (CHECKPOINT, PREVIOUS):
+            path = self.path / name
+            if not path.exists():
+                continue
+            try:
+                found = _loaded(path)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                complaints.append(f"{path.name} is damaged ({error})")
+                continue
+            log = self.path / "log.jsonl"
+            if not log.exists() or log.stat().st_size < found.log_bytes:
+                complaints.append(f"{path.name} vouches for {found.log_bytes} bytes of log.jsonl, and fewer are there")
+                continue
+            note = f"{'; '.join(complaints)}; going on from generation {found.generation}" if complaints else None
+            return found, note
+        if complaints:
+            raise RunError(f"{self.path} cannot be resumed: {'; '.join(complaints)}. The log is untouched")
+        logged = len(self.log())
+        if logged > 1:  # one line may stand without a checkpoint: the run died between the two
+            raise RunError(
+                f"{self.path} cannot be resumed: log.jsonl has {logged} generations but no checkpoint is left. "
+                "The log is untouched"
+            )
+        return None, None
+
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
+        """Cut from the log what the checkpoint does not vouch for."""
+        with (self.path / "log.jsonl").open("ab") as handle:
+            handle.truncate(checkpoint.log_bytes if checkpoint else 0)
+            os.fsync(handle.fileno())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a file in one step: whoever reads it sees the old or the new, never a part."""
+    write_aside(path, content).replace(path)
+    _sync_folder(path.parent)
+
+
+def write_aside(path: Path, content: bytes) -> Path:
+    """Write content to a temporary neighbour of `path` and wait until it is on disk."""
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    return temporary
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _packed(value: Any, tensors: dict[str, Tensor], name: str = "state") -> Any:
+    """JSON with every tensor replaced by its name in `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous().clone()
+        return {"__tensor__": name}
+    if isinstance(value, dict):
+        return {key: _packed(part, tensors, f"{name}.{key}") for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_packed(part, tensors, f"{name}.{place}") for place, part in enumerate(value)]
+    return value
+
+
+def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"__tensor__"}:
+            return tensors[value["__tensor__"]]
+        return {key: _unpacked(part, tensors) for key, part in value.items()}
+    return [_unpacked(part, tensors) for part in value] if isinstance(value, list) else value
+
+
+def _loaded(path: Path) -> Checkpoint:
+    with safe_open(path, framework="pt") as archive:
+        metadata = archive.metadata() or {}
+        tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a dict
+    text = metadata["document"]
+    document = json.loads(text)
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"schema {document['schema']}, this version reads {SCHEMA}")
+    kept = {name: tensor for name, tensor in tensors.items() if name != "empty"}
+    if _digest(text, kept) != metadata["sha256"]:
+        raise ValueError("its checksum does not match")
+    return Checkpoint(document["generation"], document["log_bytes"], _unpacked(document["state"], tensors))

@@ -1,0 +1,139 @@
+"""Learning a whole image set over epochs of minibatches: its classes, with or without hidden learning, or itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from jaxtyping import Float, Int
+from torch import Tensor, eye
+
+from metarule.collect import unknown
+from metarule.rng import Noise
+from metarule.signals import Batch
+from metarule.tasks import images as image_sets
+from metarule.tasks import scores
+from metarule.tasks.base import Episode, Task
+from metarule.tasks.images import ImageSource
+
+PROBLEMS = ("classification", "frozen", "autoencoder")
+VALIDATION, TEST = image_sets.SEARCH, 0.8  # fractions of the fixed order at which these parts start
+
+
+@dataclass(eq=False)
+class DigitsEpisode(Episode):
+    """Epochs over `train_rows`, indices into the image set; every epoch has its own order, its remainder dropped."""
+
+    images: Float[Tensor, "images J"]
+    labels: Int[Tensor, "images"]
+    one_hot: Float[Tensor, "I I"]
+    train_rows: Int[Tensor, "train"]
+    score_rows: Int[Tensor, "scored"]
+    noise: Noise
+    batch: int
+    autoencoder: bool
+    _order: tuple[int, Tensor | None] = field(default=(-1, None), init=False)  # of the latest epoch: it is costly
+
+    def train(self, step):
+        epoch, place = divmod(step, len(self.train_rows) // self.batch)
+        rows = self._epoch(epoch)[:, place * self.batch : (place + 1) * self.batch]
+        x = self.images[rows]
+        return Batch(x, x if self.autoencoder else self.one_hot[self.labels[rows]])
+
+    def score(self, respond, weights):
+        rows = self.score_rows.expand(self.noise.runs, -1)
+        x = self.images[self.score_rows].expand(self.noise.runs, -1, -1)
+        if self.autoencoder:
+            return scores.regression(respond, x, x, centre=self.images[self.train_rows].mean(dim=0))
+        return scores.classification(respond, x, self.labels[rows])
+
+    def _epoch(self, epoch: int) -> Int[Tensor, "R train"]:
+        known, order = self._order
+        if order is None or known != epoch:
+            size = len(self.train_rows)
+            order = self.train_rows[self.noise.at("epoch", epoch).rows(size, size)]
+            self._order = (epoch, order)
+        return order
+
+
+@dataclass(frozen=True)
+class Digits(Task):
+    """An image set in three fixed parts: 60 % training, 20 % validation, 20 % test.
+
+    A search trains on the first and is scored on the second; held out, the first two train and the third is scored.
+    `problem` is "classification", "frozen" (the same, but only projections that do not leave the input may learn) or
+    "autoencoder" (linear output, loss NMSE = mean |output - x|^2 / mean |x - mean of training images|^2).
+    `test_size` scores that many images at most.
+    """
+
+    problem: str = "classification"
+    images: str = "digits"
+    path: str | None = None
+    test_size: int | None = None
+    split: str = "search"
+
+    kind = "digits"
+    source = "Alpaydin and Kaynak, 1998 (optical recognition of handwritten digits)"
+    metrics = scores.CLASSIFICATION
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("problem", PROBLEMS), ("images", image_sets.IMAGES), ("split", scores.SPLITS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(unknown(f"task.{name}", getattr(self, name), allowed))
+        if self.test_size is not None and self.test_size < 1:
+            raise ValueError(f"task.test_size = {self.test_size} must be at least 1")
+        if self.problem == "autoencoder":
+            object.__setattr__(self, "metrics", scores.REGRESSION)
+
+    @property
+    def image_source(self) -> ImageSource:
+        """The image set; read once, then kept."""
+        return image_sets.image_source(self.images, self.path)
+
+    @property
+    def inputs(self):
+        return self.image_source.images.shape[1]
+
+    @property
+    def outputs(self):
+        return self.inputs if self.problem == "autoencoder" else self.image_source.classes
+
+    @property
+    def output(self):
+        return "linear" if self.problem == "autoencoder" else "softmax"
+
+    def sample(self, noise, batch):
+        train_rows, score_rows = self._parts()
+        if not 1 <= batch <= len(train_rows):
+            raise ValueError(f"inner.batch = {batch} must lie between 1 and the {len(train_rows)} training images")
+        device = noise.index.device
+        return DigitsEpisode(
+            images=image_sets.images_as(self.image_source, noise.dtype, device),
+            labels=self.image_source.labels.to(device),
+            one_hot=eye(self.image_source.classes, dtype=noise.dtype, device=device),
+            train_rows=train_rows.to(device),
+            score_rows=score_rows.to(device),
+            noise=noise,
+            batch=batch,
+            autoencoder=self.problem == "autoencoder",
+        )
+
+    def held_out(self):
+        return replace(self, split="held_out")
+
+    def seen(self):
+        train_rows, score_rows = self._parts()
+        part = "test" if self.split == "held_out" else "validation"
+        return (
+            f"{len(train_rows)} training and {len(score_rows)} {part} images of the "
+            f"{len(self.image_source.labels)} of {self.images} ({self.split} split)"
+        )
+
+    def frozen(self, network):
+        if self.problem != "frozen":
+            return frozenset()
+        return frozenset(p.name for p in network.projections if p.source != network.input_name)
+
+    def _parts(self) -> tuple[Int[Tensor, "train"], Int[Tensor, "scored"]]:
+        low, high = (TEST, 1.0) if self.split == "held_out" else (VALIDATION, TEST)
+        scored = image_sets.part(self.image_source, low, high)
+        return image_sets.part(self.image_source, 0.0, low), scored[: self.test_size]

@@ -1,0 +1,184 @@
+"""Few-shot classification in one online pass: a few classes, a few images of each, every image shown once."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metarule.collect import unknown
+from metarule.rng import Noise
+from metarule.signals import Batch
+from metarule.tasks import images as image_sets
+from metarule.tasks import scores
+from metarule.tasks.base import Episode, Task
+from metarule.tasks.images import ImageSource
+
+LABELS = ("class", "way")
+_CLASS_RICH = 4  # classes per way from which on held-out classes are new ones, not new images of the same
+
+
+class Pool(NamedTuple):
+    """The images a split draws from: per class its row of indices into the source, the first `counts` of it valid."""
+
+    classes: Int[Tensor, "classes"]
+    rows: Int[Tensor, "classes size"]
+    counts: Int[Tensor, "classes"]
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotEpisode(Episode):
+    """One pass; the rows are indices into the image set, in the order of training."""
+
+    images: Float[Tensor, "images J"]
+    train_rows: Int[Tensor, "R train"]
+    train_labels: Int[Tensor, "R train"]
+    score_rows: Int[Tensor, "R queries"]
+    score_labels: Int[Tensor, "R queries"]
+    one_hot: Float[Tensor, "I I"]
+    batch: int
+
+    def train(self, step):
+        start, stop = step * self.batch, (step + 1) * self.batch
+        if not 0 <= start < self.train_rows.shape[1]:
+            raise ValueError(
+                f"step {step} lies outside the one pass of {self.train_rows.shape[1] // self.batch} steps; "
+                "lower inner.steps or raise task.shots"
+            )
+        return Batch(self.images[self.train_rows[:, start:stop]], self.one_hot[self.train_labels[:, start:stop]])
+
+    def score(self, respond, weights):
+        return scores.classification(respond, self.images[self.score_rows], self.score_labels)
+
+
+@dataclass(frozen=True)
+class FewShot(Task):
+    """`ways` classes, `shots` training and `queries` scored images of each, drawn afresh for every episode.
+
+    `labels` = "class" gives every class of the image set its own output unit, "way" relabels the drawn classes
+    0..ways-1 in random order. `units` is the number of output units where it is more than that. Held out are other
+    images; where the set has at least four classes per way, other classes. Raises ValueError where a class has
+    fewer images than shots + queries.
+    """
+
+    images: str = "digits"
+    ways: int = 5
+    shots: int = 50
+    queries: int = 10
+    labels: str = "class"
+    units: int | None = None
+    path: str | None = None
+    split: str = "search"
+
+    kind = "few_shot"
+    source = "Shervani-Tabar and Rosenbaum, 2023"
+    metrics = scores.CLASSIFICATION
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("images", image_sets.IMAGES), ("labels", LABELS), ("split", scores.SPLITS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(unknown(f"task.{name}", getattr(self, name), allowed))
+        for name, least in (("ways", 2), ("shots", 1), ("queries", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"task.{name} = {getattr(self, name)} must be at least {least}")
+
+    @property
+    def image_source(self) -> ImageSource:
+        """The image set; read once, then kept."""
+        return image_sets.image_source(self.images, self.path)
+
+    @property
+    def inputs(self):
+        return self.image_source.images.shape[1]
+
+    @property
+    def outputs(self):
+        needed = self.ways if self.labels == "way" else self.image_source.classes
+        if self.units is not None and self.units < needed:
+            raise ValueError(f"task.units = {self.units} is fewer than the {needed} labels; raise it or leave it out")
+        return self.units or needed
+
+    def steps(self, batch):
+        shown = self.ways * self.shots
+        if batch < 1 or shown % batch:
+            raise ValueError(
+                f"inner.batch = {batch} does not divide the {shown} training images (ways * shots) of an episode"
+            )
+        return shown // batch
+
+    def sample(self, noise, batch):
+        self.steps(batch)
+        pool = self._checked_pool()
+        device = noise.index.device
+        # everything random is drawn once per distinct address, and spread over the runs that share it at the end
+        drawn = replace(noise, index=torch.arange(len(noise.keys), device=device))
+        ways = drawn.at("classes").rows(self.ways, len(pool.classes))  # indices into the pool
+        rows = self._draw_images(drawn.at("images"), pool, ways)
+        if self.labels == "way":
+            names = torch.arange(self.ways, device=device).expand_as(ways)
+        else:
+            names = pool.classes.to(device)[ways]
+        order = drawn.at("order").rows(self.ways * self.shots, self.ways * self.shots)
+        labels = names[:, :, None].expand_as(rows)
+        return FewShotEpisode(
+            images=image_sets.images_as(self.image_source, noise.dtype, device),
+            train_rows=rows[:, :, : self.shots].flatten(1).gather(1, order)[noise.index],
+            train_labels=labels[:, :, : self.shots].flatten(1).gather(1, order)[noise.index],
+            score_rows=rows[:, :, self.shots :].flatten(1)[noise.index],
+            score_labels=labels[:, :, self.shots :].flatten(1)[noise.index],
+            one_hot=torch.eye(self.outputs, dtype=noise.dtype, device=device),
+            batch=batch,
+        )
+
+    def held_out(self):
+        return replace(self, split="held_out")
+
+    def seen(self):
+        pool = _pool(self.image_source, self.ways, self.split == "held_out")
+        others = "classes" if _class_rich(self.image_source, self.ways) else "images"
+        return (
+            f"{int(pool.counts.sum())} of the {len(self.image_source.labels)} images of {self.images}, of "
+            f"{len(pool.classes)} of its {self.image_source.classes} classes ({self.split} split by {others})"
+        )
+
+    def _checked_pool(self) -> Pool:
+        source = self.image_source
+        if self.ways > source.classes:
+            raise ValueError(f"task.ways = {self.ways}, but {self.images} has {source.classes} classes; lower it")
+        pool = _pool(source, self.ways, self.split == "held_out")
+        fewest = int(pool.counts.min())
+        if fewest < self.shots + self.queries:
+            raise ValueError(
+                f"task.shots + task.queries = {self.shots + self.queries}, but a class of {self.images} has {fewest} "
+                f"images in the {self.split} split; lower task.shots or task.queries to {fewest} in sum"
+            )
+        return pool
+
+    def _draw_images(self, noise: Noise, pool: Pool, ways: Tensor) -> Int[Tensor, "R ways drawn"]:
+        size = pool.rows.shape[1]
+        absent = torch.arange(size, device=ways.device) >= pool.counts.to(ways.device)[ways][:, :, None]
+        lots = noise.integers(1 << 52, self.ways, size).masked_fill(absent, -1)
+        chosen = lots.topk(self.shots + self.queries, dim=2).indices
+        return pool.rows.to(ways.device)[ways[:, :, None], chosen]
+
+
+def _class_rich(source: ImageSource, ways: int) -> bool:
+    return source.classes >= _CLASS_RICH * ways
+
+
+@functools.lru_cache(maxsize=16)
+def _pool(source: ImageSource, ways: int, held_out: bool) -> Pool:
+    if _class_rich(source, ways):
+        classes = image_sets.class_part(source.classes, held_out)
+        rows = torch.arange(len(source.labels))
+    else:
+        classes = torch.arange(source.classes)
+        low, high = (image_sets.SEARCH, 1.0) if held_out else (0.0, image_sets.SEARCH)
+        rows = image_sets.part(source, low, high)
+    members = [rows[source.labels[rows] == label] for label in classes]
+    counts = torch.tensor([len(member) for member in members])
+    return Pool(classes, torch.nn.utils.rnn.pad_sequence(members, batch_first=True), counts)
