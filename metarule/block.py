@@ -212,8 +212,11 @@ class World:
         """All snapshots so far, stacked."""
         if not self.snapshots:
             return None
-        series = {name: torch.stack([shot[name] for shot in self.snapshots], dim=1) for name in self.snapshots[0]}
-        return Recording(tuple(self.snapshot_steps), series)
+        # segments are walked backwards where a gradient is wanted
+        order = sorted(range(len(self.snapshots)), key=self.snapshot_steps.__getitem__)
+        shots = [self.snapshots[place] for place in order]
+        series = {name: torch.stack([shot[name] for shot in shots], dim=1) for name in shots[0]}
+        return Recording(tuple(self.snapshot_steps[place] for place in order), series)
 
 
 def _noise(block: Block, kind: str) -> Noise:

@@ -163,6 +163,7 @@ def _spec(search: Search, text: str) -> dict[str, Any]:
         "search": search.table(),
         "search_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "parameters": described(search),
+        "objectives": list(search.objectives),
         "versions": versions(),
         "git_revision": _revision(),
         "command": sys.argv,
@@ -197,7 +198,7 @@ def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") ->
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals(say: Callable[[str], None] = lambda text: None) -> Iterator[Callable[[], bool]]:
     """Ctrl-C, TERM and USR1 ask for a stop after the generation in flight; a second one stops at once."""
     asked: list[int] = []
 
@@ -205,6 +206,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        say("stopping after the work in flight; once more stops at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:

@@ -86,7 +86,7 @@ def _means(outcome: Outcome) -> dict[str, float]:
 def begun(search: Search) -> OuterLoop:
     """A fresh outer loop over the search's parameters; the spec's own instance stays untouched."""
     outer = copy.copy(search.outer)
-    outer.start(search.learner.params)
+    outer.start(search.learner.params, len(search.objectives))
     return outer
 
 

@@ -48,6 +48,14 @@ class Param:
         value = self.start * math.exp(self.scale * z) if self.log else self.start + self.scale * z
         return min(max(value, self.low), self.high)
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The bounds in internal coordinates."""
+        below = self.low <= 0 if self.log else math.isinf(self.low)
+        return -math.inf if below else self.encode(self.low), math.inf if math.isinf(self.high) else self.encode(
+            self.high
+        )
+
     def encode(self, value: float) -> float:
         """Value -> internal coordinate."""
         if self.log:

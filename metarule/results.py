@@ -11,13 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarule.findings import terms
 from metarule.learner import ANY
 from metarule.rules.base import Shape
 from metarule.spec import Search
-
-TAIL = 1 / 3
-"""Share of the last generations over which a coefficient's interval is taken."""
-
 
 def described(search: Search) -> list[dict[str, Any]]:
     """One entry per column of theta: its parameter, its short name and, for a rule's, its scales.
@@ -48,30 +45,6 @@ def mean_shape(search: Search, key: str) -> Shape:
     if not shapes:
         return (1.0, 1.0)
     return tuple(math.exp(statistics.fmean(math.log(size) for size in sizes)) for sizes in zip(*shapes, strict=True))  # type: ignore[return-value]
-
-
-def terms(entries: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """{name, raw, normalised, low, high} per coefficient of the rule after the last logged generation.
-
-    `low` and `high` bound the normalised coefficient over the last third of the generations.
-    """
-    tail = log[-max(math.ceil(len(log) * TAIL), min(5, len(log))) :]
-    rows = []
-    for entry in entries:
-        if "raw" not in entry or not tail:
-            continue
-        factor = entry["raw"] / entry["unit"]
-        values = [line["theta"][entry["param"]] * factor for line in tail]
-        rows.append(
-            {
-                "name": entry["name"],
-                "raw": tail[-1]["theta"][entry["param"]] * entry["raw"],
-                "normalised": values[-1],
-                "low": min(values),
-                "high": max(values),
-            }
-        )
-    return rows
 
 
 def equations(search: Search, theta: Float[Tensor, "P"]) -> dict[str, dict[str, str] | None]:

@@ -22,15 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from metarule.records import RunError, jsonable, read_json, read_log
+
 SCHEMA = 1
 """Version of the folder's layout."""
 
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used as asked: the user's to mend, exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -90,28 +88,16 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; raises RunError where it is missing or damaged."""
-        path = self.path / name
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
-            raise RunError(f"{path} does not exist; is {self.path} a run folder?") from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+        return read_json(self.path / name)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Replace a JSON file of the folder in one step."""
-        write(self.path / name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        """Replace a JSON file of the folder in one step; numbers that are not finite become null."""
+        text = json.dumps(jsonable(content), indent=1, sort_keys=True, allow_nan=False)
+        write(self.path / name, f"{text}\n".encode())
 
     def log(self) -> list[dict[str, Any]]:
         """All complete lines of the log."""
-        path = self.path / "log.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_bytes().split(b"\n")[:-1]
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+        return read_log(self.path / "log.jsonl")
 
     def append(self, name: str, line: dict[str, Any]) -> None:
         """Add one line to a .jsonl file and wait until it is on disk."""

@@ -88,9 +88,12 @@ class Change:
 
     def scaled(self, factor: Tensor | float) -> Change:
         """The change times `factor`, a number or a tensor (R 1 1)."""
+        left, right = self.left, self.right
+        if left is not None and right is not None:  # the narrower side is the cheaper one
+            left, right = (left * factor, right) if left.shape[2] < right.shape[2] else (left, right * factor)
         return Change(
-            left=self.left,
-            right=None if self.right is None else self.right * factor,
+            left=left,
+            right=right,
             shrink=None if self.shrink is None else self.shrink * factor,
             full=None if self.full is None else self.full * factor,
         )

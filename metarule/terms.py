@@ -132,6 +132,10 @@ def glorot(size_out: float, size_in: float) -> float:
     return math.sqrt(2.0 / (size_out + size_in))
 
 
+def _number(value: float) -> sympy.Expr:
+    return sympy.Integer(int(value)) if float(value).is_integer() else sympy.Float(value)
+
+
 def _terms(**parts: list[tuple[float, Monomial]]) -> dict[str, Term]:
     return {name: Term(name, tuple(part)) for name, part in parts.items()}
 
@@ -227,36 +231,43 @@ def combine(terms: tuple[Term, ...], coefficients: Float[Tensor, "R K"], signals
             )
         return known[key]
 
-    def coefficient(product: _Product) -> Float[Tensor, "R 1 1"]:
-        column = coefficients[:, product.k, None, None]
-        return column if product.sign == 1 else column * product.sign
-
     runs, size_out, size_in = signals.weight.shape
+    events = _events(signals)
+    shares: dict[tuple[int, float], Tensor] = {}
+
+    def share(product: _Product, divisor: int = 1) -> Float[Tensor, "R 1 1"]:
+        key = product.k, product.sign / divisor
+        if key not in shares:
+            column = coefficients[:, product.k, None, None]
+            shares[key] = column if key[1] == 1 else column * key[1]
+        return shares[key]
+
     anchors, sums = [], []
     for anchor, members in plan.groups:
         total: Tensor | None = None
         for product in members:
             value = side(product.right if plan.anchor_left else product.left)
-            share = coefficient(product)
-            part = share if value is None else value * share
-            total = part if total is None else total + part
+            factor = share(product, events)
+            if value is None:
+                total = factor if total is None else total + factor
+            else:
+                total = value * factor if total is None else torch.addcmul(total, value, factor)
         anchors.append(side(anchor))
         sums.append(total)
     left, right = (anchors, sums) if plan.anchor_left else (sums, anchors)
     change = Change()
     if plan.groups:
-        events = _events(signals)
         change = Change(
             left=torch.cat([_wide(value, runs, events, size_out, signals) for value in left], dim=1),
-            right=torch.cat([_wide(value, runs, events, size_in, signals) for value in right], dim=1) / events,
+            right=torch.cat([_wide(value, runs, events, size_in, signals) for value in right], dim=1),
         )
     for product in plan.decays:
-        change = change + Change(shrink=-coefficient(product))
+        change = change + Change(shrink=-share(product))
     for product in plan.synaptic:
         synapse = side(product.synapse)
         assert synapse is not None
         mean = _mean_outer(side(product.left), side(product.right))
-        full = coefficient(product) * synapse
+        full = share(product) * synapse
         change = change + Change(full=full if mean is None else full * mean)
     return change
 

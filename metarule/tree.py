@@ -39,6 +39,8 @@ def selected(state: State, runs: slice) -> State:
 
 
 def joined(states: list[State]) -> State:
-    """Runs of several states, one after another."""
+    """Runs of several states, one after another; a single state is returned as it is."""
+    if len(states) == 1:
+        return states[0]
     columns = zip(*(leaves(state) for state in states), strict=True)
     return rebuilt(states[0], [torch.cat(column) for column in columns])

@@ -44,18 +44,19 @@ def address(*labels: str | int, runs: int = 1, dtype: torch.dtype = torch.float6
     return noise_for([(*labels, run) for run in range(runs)], dtype)
 
 
+def signal_shapes(size_out: int, size_in: int, events: int) -> dict[str, tuple[int, int]]:
+    """The shape of every signal at an I x J projection, the run axis apart."""
+    shapes = dict.fromkeys(PRE_SIDE, (events, size_in)) | dict.fromkeys(POST_SIDE, (events, size_out))
+    return shapes | dict.fromkeys(SYNAPSE_SIDE, (size_out, size_in)) | dict.fromkeys(EVENT_SIDE, (events, 1))
+
+
 def random_signals(
     noise: Noise, size_out: int, size_in: int, events: int, names: frozenset[str] | None = None
 ) -> Signals:
-    """Standard normal signals at one projection, only those called `names` (default all), all of them leaves."""
-    shapes = dict.fromkeys(PRE_SIDE, (events, size_in)) | dict.fromkeys(POST_SIDE, (events, size_out))
-    shapes |= dict.fromkeys(SYNAPSE_SIDE, (size_out, size_in)) | dict.fromkeys(EVENT_SIDE, (events, 1))
-    given = {
-        name: noise.at(name).normal(*shape)
-        for name, shape in shapes.items()
-        if names is None or name in names or name == "weight"
-    }
-    return Signals(**given)
+    """Standard normal signals at one projection, only those called `names` (default all) and the weight."""
+    shapes = signal_shapes(size_out, size_in, events)
+    wanted = shapes if names is None else names | {"weight"}
+    return Signals(**{name: noise.at(name).normal(*shapes[name]) for name in shapes if name in wanted})
 
 
 def given_signals(signals: Signals) -> dict[str, Tensor]:
@@ -106,7 +107,7 @@ def fitting_learner(
     network = Network.chain(
         sizes,
         activation=credit.requires.get("activation", ("tanh",))[0],
-        output=credit.requires.get("output", ("softmax",))[0],
+        output=settings.pop("output", credit.requires.get("output", ("softmax",))[0]),
         bias=settings.pop("bias", True),
     )
     rules = {"forward": rule or fitting_rule(credit, credit.gives)}

@@ -168,12 +168,11 @@ def evaluated(expression: sympy.Expr, signals: Signals) -> Tensor:
     for symbol in symbols:
         factor = FACTORS[str(symbol)]
         value = factor.value(signals)
-        views = {"post": (..., None), "pre": (slice(None), slice(None), None), "event": (..., None)}
-        aligned.append(value[:, None] if factor.side == "synapse" else value[views[factor.side]])
-    events = next((value.shape[1] for value in given_signals(signals).values() if value.dim() == 3), 1)
-    events = max([value.shape[1] for value in aligned] + [1]) if aligned else events
+        shapes = {"post": (*value.shape, 1), "pre": (*value.shape[:2], 1, -1), "event": (*value.shape, 1)}
+        aligned.append(value[:, None] if factor.side == "synapse" else value.reshape(shapes[factor.side]))
+    events = max((value.shape[1] for value in aligned), default=1)
+    value = sympy.lambdify(symbols, expression, torch)(*aligned)
     runs, size_out, size_in = signals.weight.shape
-    value = sympy.lambdify(symbols, expression, "math" if not symbols else [{"Mul": None}, "numpy"])(*aligned)
     return torch.as_tensor(value, dtype=signals.weight.dtype).expand(runs, events, size_out, size_in).mean(1)
 
 
@@ -296,7 +295,7 @@ def test_settings_that_make_no_sense_are_refused_with_a_sentence(build, sentence
 
 def test_reading_a_signal_that_is_not_given_names_it():
     weight = torch.zeros(1, SIZE_OUT, SIZE_IN, dtype=torch.float64)
-    with pytest.raises(ValueError, match="signal 'error' was read"):
+    with pytest.raises(ValueError, match="signal 'pre' was read"):
         combine((TERMS["error_pre"],), torch.ones(1, 1), Signals(weight=weight))
 
 

@@ -27,8 +27,8 @@ class OuterLoop(ABC):
     wants: ClassVar[frozenset[str]] = frozenset({"loss"})  # of {"loss", "grad", "carry"}
 
     @abstractmethod
-    def start(self, params: tuple[Param, ...]) -> None:
-        """Begin a search over `params`; called once, before everything else."""
+    def start(self, params: tuple[Param, ...], objectives: int = 1) -> None:
+        """Begin a search over `params` with M = `objectives`; called once, before everything else."""
 
     @abstractmethod
     def ask(self, candidates: int, noise: Noise) -> Float[Tensor, "C P"]:
@@ -53,5 +53,5 @@ class OuterLoop(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, after `start`, from what `state_dict` returned."""
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Path) -> None:  # noqa: B027 - most loops have no view to write
         """Write views of the search for other tools into its run folder; each can be rebuilt, none is read back."""

@@ -1,0 +1,130 @@
+"""The same jobs from Python: objects in, objects out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metarule.credit import CreditAssignment
+from metarule.inspection.figures import draw
+from metarule.inspection.numbers import Document, found
+from metarule.jobs import Listener, resume, resumed, start
+from metarule.learner import Learner
+from metarule.records import unused
+from metarule.rules import Rule
+from metarule.runs import RunFolder
+from metarule.spec import Search, find, read
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search's folder and what it found; raises RunError where the folder is not a run's or is damaged."""
+
+    path: Path
+
+    @functools.cached_property
+    def found(self) -> Document:
+        """Everything `metarule inspect --json` prints."""
+        return found(self.path)
+
+    @property
+    def equation(self) -> str | None:
+        """The rule found, with raw coefficients; None while the search is under way or where it has no closed form."""
+        return self.found["equation"]
+
+    @property
+    def terms(self) -> list[dict[str, Any]]:
+        """{name, raw, normalised, low, high} per coefficient."""
+        return self.found["terms"]
+
+    @property
+    def battery(self) -> list[dict[str, Any]]:
+        """{learner, task, metric, mean, low, high, episodes, seeds} per learner and metric; [] before the battery."""
+        return self.found["battery"]
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """One entry per generation."""
+        return RunFolder(self.path).log()
+
+    @property
+    def theta(self) -> dict[str, float]:
+        """The parameters found, by name; {} before the first generation."""
+        log = self.log
+        return log[-1]["theta"] if log else {}
+
+    @functools.cached_property
+    def search(self) -> Search:
+        """The search as it was run."""
+        folder = RunFolder(self.path)
+        return resumed(folder, folder.read_json("spec.json"))
+
+    @functools.cached_property
+    def learner(self) -> Learner:
+        """The learner that was searched over; `theta` holds its numbers."""
+        return self.search.learner
+
+    @property
+    def credit(self) -> CreditAssignment:
+        """Its credit assignment."""
+        return self.search.credit
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """Its rules by projection or role."""
+        return self.search.rules
+
+    @property
+    def rule(self) -> Rule:
+        """Its rule; raises ValueError where it has several."""
+        if len(self.rules) > 1:
+            raise ValueError(f"{self.path} has several rules: .rules has {', '.join(self.rules)}")
+        return next(iter(self.rules.values()))
+
+
+def search(
+    what: str | Path | Search,
+    *overrides: str,
+    runs_dir: str | Path = "runs",
+    name: str | None = None,
+    workers: int = 1,
+    listener: Listener | None = None,
+) -> Run:
+    """Run a search to its end: the name of one that comes with metarule, a file, or a Search.
+
+    `overrides` read "outer.generations=50" and go with a name or a file. The folder is runs_dir/name, where no name
+    is given the first free one after the file's. Raises SpecError on mistakes in the search, RunError where the folder
+    is taken or cannot be written.
+
+    >>> run = search("first_rule", "outer.generations=40")  # doctest: +SKIP
+    >>> run.equation  # doctest: +SKIP
+    """
+    if isinstance(what, Search):
+        if overrides:
+            raise ValueError(f"overrides {list(overrides)} go with a name or a file; change the Search instead")
+        made, text, stem = what, "# made in Python; spec.json says what it is\n", "search"
+    else:
+        file = find(str(what))
+        made, text = read(file, overrides)
+        stem = file.stem
+    path = Path(runs_dir) / name if name else unused(Path(runs_dir), stem)
+    start(RunFolder(path), made, text, workers, listener)
+    draw(path)
+    return Run(path)
+
+
+def load(path: str | Path) -> Run:
+    """A run by its folder; raises RunError where it is not one."""
+    run = Run(Path(path))
+    found(run.path)  # refuses what is not a run
+    return run
+
+
+def go_on(path: str | Path, *overrides: str, workers: int = 1, listener: Listener | None = None) -> Run:
+    """Go on with a run where it stands, or extend it: go_on("runs/first_rule", "outer.generations=60")."""
+    resume(RunFolder(Path(path)), overrides, workers, listener)
+    draw(Path(path))
+    return Run(Path(path))

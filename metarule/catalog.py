@@ -1,0 +1,122 @@
+"""What there is: every plug-in, search file and run, as JSON values for `metarule list`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from metarule.collect import unknown
+from metarule.credit import CREDIT
+from metarule.inner import ENGINES
+from metarule.inspection.numbers import found
+from metarule.outer import OUTER
+from metarule.rules import RULES
+from metarule.spec import shipped
+from metarule.synapses import SYNAPSES
+from metarule.tasks import TASKS
+from metarule.tasks.images import IMAGES
+from metarule.terms import TERMS
+from metarule.zoo import ZOO
+
+Member = dict[str, Any]
+"""{name, source, summary, ...}: one thing that a search file, an option or a command can name."""
+
+
+def catalog(kind: str | None = None, runs_dir: Path = Path("runs")) -> list[dict[str, Any]]:
+    """{kind, members} per room, or of one room; raises ValueError naming the nearest where there is no such room."""
+    if kind is not None and kind not in ROOMS:
+        raise ValueError(unknown("list", kind, ROOMS))
+    rooms = {kind: ROOMS[kind]} if kind else ROOMS
+    return [{"kind": name, "members": members(runs_dir)} for name, members in rooms.items()]
+
+
+def _plugins(registry: Mapping[str, Any]) -> list[Member]:
+    return [_plugin(name, member) for name, member in registry.items()]
+
+
+def _plugin(name: str, member: Any) -> Member:
+    entry: Member = {"name": name, "source": getattr(member, "source", None), "summary": _summary(member)}
+    fields = [field for field in dataclasses.fields(member) if field.init] if dataclasses.is_dataclass(member) else []
+    entry["settings"] = [field.name for field in fields]
+    if all(_has_default(field) for field in fields) and hasattr(member, "params"):
+        entry["params"] = [param.name for param in member().params]
+    return entry
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _summary(member: Any) -> str:
+    return (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _images(runs_dir: Path) -> list[Member]:
+    return [{"name": name, "source": None, "summary": f"images = '{name}'"} for name in IMAGES]
+
+
+def _zoo(runs_dir: Path) -> list[Member]:
+    return [
+        {
+            "name": name,
+            "source": row.source,
+            "summary": row.summary,
+            "credit": row.credit.kind,
+            "rule": row.rule.kind,
+            "synapse": row.synapse.kind,
+        }
+        for name, row in ZOO.items()
+    ]
+
+
+def _terms(runs_dir: Path) -> list[Member]:
+    return [
+        {
+            "name": name,
+            "source": None,
+            "summary": str(term.expression).replace("**2", "²").replace("*", "·"),
+            "local": term.local,
+            "reads": sorted(term.reads),
+        }
+        for name, term in TERMS.items()
+    ]
+
+
+def _searches(runs_dir: Path) -> list[Member]:
+    return [
+        {"name": name, "source": str(path), "summary": path.read_text().split("\n", 1)[0].removeprefix("#").strip()}
+        for name, path in shipped().items()
+    ]
+
+
+def _runs(runs_dir: Path) -> list[Member]:
+    rows = []
+    for path in sorted(runs_dir.glob("*/spec.json")):
+        run = found(path.parent)
+        state = f"{run['generations']} of {run['planned']} generations"
+        summary = run["equation"] if run["equation"] else f"not finished: {state}"
+        rows.append({"name": path.parent.name, "source": str(path.parent), "summary": summary})
+    return rows
+
+
+def _registry(registry: Mapping[str, Any]) -> Callable[[Path], list[Member]]:
+    return lambda runs_dir: _plugins(registry)
+
+
+ROOMS: dict[str, Callable[[Path], list[Member]]] = {
+    "tasks": _registry(TASKS),
+    "images": _images,
+    "credit": _registry(CREDIT),
+    "rules": _registry(RULES),
+    "terms": _terms,
+    "synapses": _registry(SYNAPSES),
+    "outer": _registry(OUTER),
+    "engines": _registry(ENGINES),
+    "zoo": _zoo,
+    "searches": _searches,
+    "runs": _runs,
+}
+"""Room -> its members."""

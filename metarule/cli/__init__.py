@@ -1,0 +1,37 @@
+"""The command line: verbs, options and exit codes, no logic. Torch is imported only by the verbs that compute.
+
+Exit codes: 0 done, 1 a contract is broken, 2 the user's mistake, 75 stopped and resumable, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from metarule.cli import advanced, evaluate, inspect, listing, search
+from metarule.cli.output import stderr
+
+app = typer.Typer(
+    help="Discover, inspect and identify learning rules.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+app.command(no_args_is_help=True)(search.search)
+app.command()(inspect.inspect)
+app.command()(advanced.classify)
+app.command("list")(listing.list_)
+for command in (evaluate.evaluate, advanced.bench, advanced.doctor, advanced.check):
+    app.command(rich_help_panel="Advanced")(command)
+
+
+def main() -> None:
+    """Entry point: a mistake of the user's becomes one line on stderr and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        stderr().print(f"error: {error}", style="red", markup=False, soft_wrap=True, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,72 @@
+"""The verbs that measure, check and classify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metarule.cli.output import emit, show
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def classify(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording, as mr.Recorder writes it.")],
+    json: Json = False,
+) -> None:
+    """Say which learning rule made a recording."""
+    from metarule.identification.classify import classify_file
+    from metarule.inspection.report import settings_table
+
+    verdict = classify_file(recording)
+    if json:
+        emit(verdict)
+    else:
+        show(settings_table(str(recording), verdict))
+
+
+def bench(json: Json = False) -> None:
+    """Measure run-steps per second against one network at a time and torch.func.vmap."""
+    from metarule.bench import measure
+    from metarule.inspection.report import plain_table
+
+    rows = measure()
+    if json:
+        emit(rows)
+    else:
+        show(plain_table("Throughput, interleaved in one process", rows))
+
+
+def doctor(json: Json = False) -> None:
+    """Show versions, machine and data, and whether `higher` agrees with the engine."""
+    from metarule.doctor import examined
+    from metarule.inspection.report import settings_table
+
+    found = examined()
+    if json:
+        emit(found)
+        return
+    for title, values in found.items():
+        show(settings_table(title, values))
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Python file with plug-ins, as my_rule.py.")],
+    json: Json = False,
+) -> None:
+    """Run the contract tests over your own plug-ins."""
+    import torch
+
+    from metarule.contracts import checked
+    from metarule.inspection.report import checks_table
+
+    torch.set_num_threads(1)
+    found = checked(file)
+    if json:
+        emit([check._asdict() for check in found])
+    else:
+        show(checks_table([check._asdict() for check in found]))
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)

@@ -1,0 +1,81 @@
+"""A search's progress on stderr: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+SHOWN = 6
+"""Coefficients shown at most, the largest first."""
+
+
+class Progress:
+    """Hears of generations and messages (`jobs.Listener`'s two parts) between `with` and its end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self.seconds: list[float] = []
+        self.lines = [Text("")]
+
+    def __enter__(self) -> Progress:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def generation(self, search: Any, generation: Any) -> None:
+        """One finished generation."""
+        self.seconds = [*self.seconds[-19:], generation.seconds]
+        names = [param.name for param in search.learner.params]
+        line = generation.line(names)
+        budget = search.budget.generations
+        left = (budget - generation.number - 1) * sum(self.seconds) / len(self.seconds)
+        loss = "failed" if line["loss_mean"] is None else f"{line['loss_mean']:.4f}"
+        scores = "".join(f"  {name} {value:.3f}" for name, value in line["scores"].items() if name != search.objectives[0])
+        speed = generation.run_steps / max(generation.seconds, 1e-9)
+        head = (
+            f"generation {generation.number + 1}/{budget}  loss {loss}{scores}  "
+            f"{speed:,.0f} run-steps/s  {clock(left)} left"
+        )
+        rule = f"best rule: {shortened(line['theta'])}"
+        if self.live is None:
+            self.message(f"{head}  {rule}")
+            return
+        self.lines = [Text(head), bar(generation.number + 1, budget), Text(rule)]
+        self.live.update(self._display(), refresh=True)
+
+    def _display(self) -> RenderableType:
+        return Text("\n").join(self.lines)
+
+
+def bar(done: int, budget: int, width: int = 40) -> Text:
+    """How far a search is."""
+    filled = width * done // budget
+    return Text("━" * filled, style="green") + Text("━" * (width - filled), style="bright_black")
+
+
+def shortened(theta: dict[str, float]) -> str:
+    """The largest values of theta by the last part of their names."""
+    order = sorted(theta, key=lambda name: -abs(theta[name]))[:SHOWN]
+    parts = [f"{name.rsplit('.', 1)[-1]} {theta[name]:+.3g}" for name in theta if name in order]
+    return ", ".join(parts) + (", ..." if len(theta) > SHOWN else "")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    whole = math.ceil(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

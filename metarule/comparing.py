@@ -1,0 +1,144 @@
+"""Any algorithms and discovered rules on one task: `metarule evaluate` without its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from metarule.collect import unknown
+from metarule.evaluation import Battery, Conditions, Contender, Progress, compare, tuned
+from metarule.inner import Map, in_turn
+from metarule.jobs import resumed
+from metarule.learner import Learner
+from metarule.loop import engine_for
+from metarule.records import RunError
+from metarule.rng import noise_for, seed_number
+from metarule.runs import RunFolder
+from metarule.spec import Search, SpecError, find, from_table, overridden, plug, read, shipped
+from metarule.tasks import TASKS, Task
+from metarule.zoo import ZOO
+
+DEFAULT_TASK = "first_rule"
+"""The search whose task is used where zoo rows are compared and no task is named."""
+
+TEACHING = frozenset({"error", "feedback", "reward", "post_ref"})
+"""Signals through which a credit assignment tells a unit about the output it should have had."""
+
+UNBOUNDED = {"steps": 600, "batch": 16}
+"""[inner] of a task without a length of its own, where only its kind is named."""
+
+
+def setting(names: Sequence[str], task: str | None, overrides: tuple[str, ...]) -> Search:
+    """The search whose task, network and [inner] a comparison uses, its overrides applied.
+
+    `task` is a search file, the name of one, or a kind of task; without it the task of the runs, if all `names` are
+    runs, else `DEFAULT_TASK`. Raises SpecError where it is none of these.
+    """
+    if task is None and names and all(name not in ZOO for name in names):
+        folder = _folder(names[0])
+        before = folder.read_json("spec.json")["search"]
+        return from_table(overridden(before, overrides), folder.path)
+    task = task or DEFAULT_TASK
+    if Path(task).is_file() or task in shipped():
+        return read(find(task), overrides)[0]
+    if task not in TASKS:
+        raise SpecError(f"{unknown('--task', task, {*TASKS, *shipped()})} (or give the path of a search file)")
+    return _of_kind(task, overrides)
+
+
+def _of_kind(kind: str, overrides: tuple[str, ...]) -> Search:
+    """A search over a kind of task with every setting at its default; one layer where nobody teaches."""
+    parts = {"task": {"kind": kind}, "rule": {"kind": "delta"}, "outer": {"kind": "cma_es"}}
+    table = overridden(parts, overrides)
+    task: Task = plug("task", table["task"])
+    inner = table.get("inner", {})
+    if task.steps(inner.get("batch", 1)) is None:
+        inner = UNBOUNDED | inner
+    network = table.get("network", {})
+    if not _teaches(task, inner.get("batch", 1)):
+        network = {"hidden": []} | network
+    return from_table(table | {"inner": inner, "network": network})
+
+
+def comparison(
+    names: Sequence[str],
+    search: Search,
+    episodes: int,
+    seeds: int,
+    everything: bool = False,
+    map: Map = in_turn,
+    progress: Progress = lambda text: None,
+) -> Battery:
+    """Zoo rows and run folders on the same held-out episodes of a search's task: `episodes` for each of `seeds`.
+
+    A free rate is tuned with as many episodes of the search split; published coefficients are used as they are. Where
+    `everything`, the whole zoo follows the names, and its rows that do not fit the task are left out with a message;
+    a named one that does not fit raises ValueError.
+    """
+    conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch)
+    contenders: list[Contender] = []
+    rows = [*names, *(name for name in ZOO if everything and name not in names)]
+    if not rows:
+        raise ValueError("name zoo rows or run folders to compare, or --all")
+    for name in rows:
+        try:
+            learner, theta = _learner(name, search)
+            _check_teacher(learner, search)
+        except ValueError as error:
+            if name in names:
+                raise
+            progress(f"{name} is left out: {error}")
+            continue
+        if theta is None:
+            contenders.append(tuned(name, learner, search.task, conditions, episodes * seeds, 0, progress))
+        else:
+            contenders.append(Contender(name, learner, theta))
+    numbers = [seed_number(seed, "evaluate") for seed in range(seeds)]
+    return compare(contenders, search.task, conditions, episodes, numbers, progress)
+
+
+def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
+    """The learner called `name` on the search's network, and its numbers where it has its own."""
+    network = search.network.build(search.task)
+    if name in ZOO:
+        return ZOO[name].learner(network), None
+    folder = _folder(name)
+    own = resumed(folder, folder.read_json("spec.json")).learner
+    learner = Learner(network, own.credit, own.rules, own.synapses, own.schedule, own.fixed)
+    log = folder.log()
+    if not log:
+        raise RunError(f"{folder.path} has no finished generation yet; there is no rule to evaluate")
+    values = log[-1]["theta"]
+    missing = [param.name for param in learner.params if param.name not in values]
+    if missing:
+        raise RunError(f"{folder.path} found no value for {', '.join(missing)}, which this network needs")
+    return learner, torch.tensor([[values[param.name] for param in learner.params]], dtype=torch.float64)
+
+
+def _folder(name: str) -> RunFolder:
+    for path in (Path(name), Path("runs") / name):
+        if (path / "spec.json").is_file():
+            return RunFolder(path)
+    raise SpecError(f"{unknown('algorithm', name, ZOO)} (or give the path of a run folder)")
+
+
+def _check_teacher(learner: Learner, search: Search) -> None:
+    """Raises ValueError where a learner without a teacher meets a task of targets, or the reverse."""
+    taught = bool(learner.credit.gives & TEACHING)
+    teaches = _teaches(search.task, search.inner.batch)
+    if teaches and not taught:
+        raise ValueError(
+            f"credit.kind = '{learner.credit.kind}' hears of no targets, and task.kind = '{search.task.kind}' scores "
+            "answers to them"
+        )
+    if taught and not teaches:
+        raise ValueError(
+            f"credit.kind = '{learner.credit.kind}' needs targets, and task.kind = '{search.task.kind}' has none"
+        )
+
+
+def _teaches(task: Task, batch: int) -> bool:
+    first = task.sample(noise_for([("does it teach",)]), batch).train(0)
+    return first.y is not None or first.reward is not None

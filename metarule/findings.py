@@ -1,0 +1,57 @@
+"""What a log says a search found, as pure functions of JSON values: coefficients, intervals, learning curve."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+TAIL = 1 / 3
+"""Share of the last generations over which a coefficient's interval is taken."""
+
+Line = dict[str, Any]
+"""One generation, as in log.jsonl."""
+
+Entry = dict[str, Any]
+"""One column of theta, as in `parameters` of spec.json: its `param`, its `name` and, for a rule's, `raw` and `unit`."""
+
+
+def terms(entries: list[Entry], log: list[Line]) -> list[dict[str, Any]]:
+    """{name, raw, normalised, low, high} per coefficient of the rule after the last logged generation.
+
+    `low` and `high` bound the normalised coefficient over the last third of the generations (five at least).
+    """
+    rows = []
+    for entry in entries:
+        if "raw" not in entry or not log:
+            continue
+        values = _normalised(entry, log)
+        tail = values[-_tail(len(log)) :]
+        rows.append(
+            {
+                "name": entry["name"],
+                "raw": log[-1]["theta"][entry["param"]] * entry["raw"],
+                "normalised": values[-1],
+                "low": min(tail),
+                "high": max(tail),
+            }
+        )
+    return rows
+
+
+def trajectories(entries: list[Entry], log: list[Line]) -> dict[str, list[float]]:
+    """Name of a coefficient -> its normalised value after every generation."""
+    return {entry["name"]: _normalised(entry, log) for entry in entries if "raw" in entry}
+
+
+def learning_curve(log: list[Line]) -> list[dict[str, Any]]:
+    """{generation, loss_mean, loss_best, scores} per generation: mean and luckiest candidate, and mean metrics."""
+    return [{key: line[key] for key in ("generation", "loss_mean", "loss_best", "scores")} for line in log]
+
+
+def _normalised(entry: Entry, log: list[Line]) -> list[float]:
+    factor = entry["raw"] / entry["unit"]
+    return [line["theta"][entry["param"]] * factor for line in log]
+
+
+def _tail(generations: int) -> int:
+    return max(math.ceil(generations * TAIL), min(5, generations))

@@ -1,0 +1,1 @@
+"""The third job: which rule made a recording of learning dynamics."""

@@ -1,0 +1,1 @@
+"""The second job, inspecting: what a run found, numbers first, then pictures and text."""

@@ -1,0 +1,126 @@
+"""The pictures of a run: learning curve, coefficients, battery; drawn from numbers, saved as PNG in its folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from metarule.inspection.numbers import (
+    Coefficients,
+    Comparison,
+    LearningCurve,
+    coefficients,
+    comparison,
+    curve,
+    episodes,
+    found,
+)
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008), beginning with the strongest."""
+
+DASHES = ("-", "--", "-.", ":")
+NAMES = ("learning_curve.png", "coefficients.png", "battery.png")
+
+
+def draw(path: Path) -> list[Path]:
+    """Draw all pictures of a run into RUN/figures, replacing older ones; returns the files."""
+    document = found(path)
+    folder = path / "figures"
+    folder.mkdir(exist_ok=True)
+    title = document["name"]
+    drawn: dict[str, Figure | None] = dict.fromkeys(NAMES)
+    if document["learning_curve"]:
+        drawn["learning_curve.png"] = learning_curve_figure(curve(document), title)
+        if document["coefficients"]:
+            drawn["coefficients.png"] = coefficients_figure(coefficients(document), title)
+    tested = comparison(document, episodes(path))
+    if tested:
+        drawn["battery.png"] = battery_figure(tested, title)
+    for name, figure in drawn.items():
+        (folder / name).unlink(missing_ok=True)
+        if figure is not None:
+            figure.savefig(folder / name, dpi=160)
+    return [folder / name for name, figure in drawn.items() if figure is not None]
+
+
+def learning_curve_figure(numbers: LearningCurve, title: str) -> Figure:
+    """Objective of the mean and the luckiest candidate over generations; other metrics, where there are any, below."""
+    shown = list(numbers.metrics.items())
+    figure = Figure(figsize=(6.4, 3.4 + 2.0 * len(shown)), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(1 + len(shown), 1, sharex=True, squeeze=False)[:, 0])
+    axes[0].plot(numbers.generations, numbers.mean, color=PALETTE[0], label="mean of candidates")
+    axes[0].plot(numbers.generations, numbers.best, color=PALETTE[1], ls="--", label="luckiest candidate")
+    axes[0].set_ylabel("objective (lower is better)")
+    axes[0].legend(frameon=False)
+    for place, (name, values) in enumerate(shown, start=1):
+        axes[place].plot(numbers.generations, values, color=PALETTE[2])
+        axes[place].set_ylabel(f"{name.replace('_', ' ')}, mean")
+    _finish(axes, f"{title}: learning curve")
+    return figure
+
+
+def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
+    """Normalised coefficients over generations; bars at the right are their ranges over the last third."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    last = numbers.generations[-1]
+    step = max(len(numbers.generations), 10) * 0.025
+    axes.axhline(0.0, color="0.7", lw=0.8, zorder=0)
+    for place, (name, values) in enumerate(numbers.values.items()):
+        color, dash = PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)]
+        axes.plot(numbers.generations, values, color=color, ls=dash, label=name)
+        if name in numbers.intervals:
+            where = last + step * (place + 1)
+            axes.plot([where, where], numbers.intervals[name], color=color, lw=3, solid_capstyle="butt")
+            axes.plot([where], [values[-1]], "o", color=color, ms=4)
+    axes.set_ylabel("normalised coefficient")
+    columns = math.ceil(len(numbers.values) / 12)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", ncols=columns)
+    _finish([axes], f"{title}: coefficients (bars: range over the last third)")
+    return figure
+
+
+def battery_figure(numbers: Comparison, title: str) -> Figure:
+    """Mean and 95 % interval per learner, over the faint dots of its episodes."""
+    count = len(numbers.learners)
+    figure = Figure(figsize=(6.4, 1.4 + 0.55 * count), layout="constrained")
+    axes = figure.subplots()
+    for place in range(count):
+        color = PALETTE[place % len(PALETTE)]
+        values = np.array([value for value in numbers.episodes[place] if math.isfinite(value)])
+        # a fixed spread, not a random one: the same run gives the same picture
+        offsets = ((np.arange(len(values)) * 0.618034) % 1.0 - 0.5) * 0.5
+        axes.plot(values, place + offsets, ".", color=color, alpha=0.18, ms=5, mec="none", zorder=1)
+        mean, low, high = numbers.means[place], numbers.lows[place], numbers.highs[place]
+        if math.isfinite(low) and math.isfinite(high):
+            axes.plot([low, high], [place, place], color="black", lw=2.2, solid_capstyle="butt", zorder=2)
+        axes.plot([mean], [place], "o", color=color, mec="black", ms=7, zorder=3)
+    axes.set_yticks(range(count), numbers.learners)
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xlabel(numbers.metric.replace("_", " "))
+    number = max((len(values) for values in numbers.episodes), default=0)
+    _dress(axes)
+    axes.set_title(f"{title}: {number} held-out episodes, mean and 95 % interval", loc="left", fontsize="medium")
+    return figure
+
+
+def _finish(axes: list[Axes], title: str) -> None:
+    for each in axes:
+        _dress(each)
+    axes[-1].set_xlabel("generation")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_title(title, loc="left", fontsize="medium")
+
+
+def _dress(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="both", color="0.92", lw=0.6)
+    axes.set_axisbelow(True)
+
+

@@ -1,0 +1,144 @@
+"""The numbers behind every picture and report of a run, read from its folder without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metarule.findings import learning_curve, terms, trajectories
+from metarule.records import RunError, read_json, read_log
+
+Document = dict[str, Any]
+"""What `found` returns: JSON values, the keys of result.json and those that it adds."""
+
+
+def found(path: Path) -> Document:
+    """Everything a run folder says about its search; of one that is not finished, what is known so far.
+
+    The content of result.json (`equation`, `terms`, `battery`, `differences`, `tunings`, ...) with `run`, `finished`,
+    `planned` generations, `learning_curve` and `coefficients` (normalised, per generation). While a search is under way
+    `equation` is None and `battery` empty. Raises RunError where the folder is not a run's or is damaged.
+    """
+    spec = read_json(path / "spec.json")
+    log = read_log(path / "log.jsonl")
+    try:
+        planned = spec["search"]["outer"]["generations"]
+        result = read_json(path / "result.json") if (path / "result.json").exists() else None
+        finished = result is not None and result["generations"] == len(log) == planned
+        document = result if finished and result is not None else _so_far(path, spec, log)
+        return document | {
+            "run": str(path),
+            "finished": finished,
+            "planned": planned,
+            "objectives": spec["objectives"],
+            "learning_curve": learning_curve(log),
+            "coefficients": trajectories(spec["parameters"], log),
+        }
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: its files lack {error}") from error
+
+
+def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:
+    search = spec["search"]
+    return {
+        "schema": spec["schema"],
+        "name": path.resolve().name,
+        "task": search["task"]["kind"],
+        "credit": search["credit"]["kind"],
+        "outer": search["outer"]["kind"],
+        "generations": len(log),
+        "equation": None,
+        "latex": [],
+        "terms": terms(spec["parameters"], log),
+        "theta": log[-1]["theta"] if log else {},
+        "battery": [],
+        "differences": [],
+        "tunings": {},
+        "trained_on": None,
+        "tested_on": None,
+    }
+
+
+def episodes(path: Path) -> dict[str, dict[str, list[float]]]:
+    """Learner -> metric -> one value per held-out episode (inf where a run diverged); {} where no battery was run."""
+    if not (path / "episodes.json").exists():
+        return {}
+    return {
+        learner: {metric: [math.inf if value is None else value for value in values] for metric, values in scores.items()}
+        for learner, scores in read_json(path / "episodes.json").items()
+    }
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Objective of the mean and of the luckiest candidate, and means of all other metrics; nan where all failed."""
+
+    generations: tuple[int, ...]
+    mean: tuple[float, ...]
+    best: tuple[float, ...]
+    metrics: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Normalised coefficients per generation, and the interval of each over the last of them."""
+
+    generations: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+    intervals: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of the battery: mean and 95 % interval per learner, and its episodes."""
+
+    metric: str
+    learners: tuple[str, ...]
+    means: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    episodes: tuple[tuple[float, ...], ...]
+
+
+def curve(document: Document) -> LearningCurve:
+    """The learning curve of a run."""
+    lines = document["learning_curve"]
+    names = {name for line in lines for name in line["scores"]} - {*document["objectives"][:1]}
+    return LearningCurve(
+        tuple(line["generation"] for line in lines),
+        tuple(_number(line["loss_mean"]) for line in lines),
+        tuple(_number(line["loss_best"]) for line in lines),
+        {name: tuple(_number(line["scores"].get(name)) for line in lines) for name in sorted(names)},
+    )
+
+
+def coefficients(document: Document) -> Coefficients:
+    """The coefficients of a run over its generations."""
+    return Coefficients(
+        tuple(line["generation"] for line in document["learning_curve"]),
+        {name: tuple(values) for name, values in document["coefficients"].items()},
+        {term["name"]: (term["low"], term["high"]) for term in document["terms"]},
+    )
+
+
+def comparison(document: Document, scores: dict[str, dict[str, list[float]]]) -> Comparison | None:
+    """The leading metric of a run's battery with `episodes`' values; None where no battery was run."""
+    rows = document["battery"]
+    if not rows:
+        return None
+    metric = rows[0]["metric"]
+    rows = [row for row in rows if row["metric"] == metric]
+    return Comparison(
+        metric,
+        tuple(row["learner"] for row in rows),
+        tuple(_number(row["mean"]) for row in rows),
+        tuple(_number(row["low"]) for row in rows),
+        tuple(_number(row["high"]) for row in rows),
+        tuple(tuple(scores.get(row["learner"], {}).get(metric, ())) for row in rows),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,170 @@
+"""A run's or a comparison's numbers as terminal text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Rows = list[dict[str, Any]]
+
+
+def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
+    """What a run found: equation, terms, battery, data seen, pictures."""
+    parts: list[RenderableType] = [_headline(document)]
+    if document["equation"]:
+        parts.append(Text(document["equation"], style="bold"))
+    elif not document["finished"]:
+        parts.append("The equation and the battery are written when the search ends.")
+    if document["terms"]:
+        parts.append(terms_table(document["terms"]))
+    else:
+        parts += [f"{name} = {value:.4g}" for name, value in document["theta"].items()]
+    if document["battery"]:
+        parts.append(battery_table(document["battery"], document["differences"], document["tunings"]))
+    if document["trained_on"]:
+        parts.append(f"The search saw {document['trained_on']}.")
+    if document["tested_on"]:
+        parts.append(f"The battery used {document['tested_on']}.")
+    parts += [f"figure: {path}" for path in figures]
+    return Group(*parts)
+
+
+def _headline(document: dict[str, Any]) -> str:
+    done = f"{document['generations']} of {document['planned']} generations"
+    state = "finished" if document["finished"] else "NOT FINISHED"
+    return f"{document['name']}: {document['task']}, {document['credit']}, {document['outer']}; {state}, {done}"
+
+
+def terms_table(terms: Rows) -> Table:
+    """Coefficients, raw and normalised, with the interval of the latter over the last third of the generations."""
+    table = _table("Coefficients")
+    table.add_column("term")
+    for name in ("raw", "normalised", "range over last third"):
+        table.add_column(name, justify="right")
+    for term in terms:
+        between = f"{term['low']:+.4f} to {term['high']:+.4f}"
+        table.add_row(term["name"], f"{term['raw']:+.4g}", f"{term['normalised']:+.4f}", between)
+    return table
+
+
+def battery_table(rows: Rows, differences: Rows, tunings: dict[str, Any]) -> Table:
+    """One line per learner: every metric's mean, the interval of the leading one, its rate, the paired difference."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    first = rows[0]
+    seeds = f" × {first['seeds']} seeds" if first["seeds"] > 1 else ""
+    table = _table(f"Held-out battery: {first['task']}, {first['episodes'] // first['seeds']} fresh episodes{seeds}")
+    table.add_column("learner")
+    table.add_column(metrics[0], justify="right")
+    table.add_column("95 % interval", justify="right")
+    for metric in metrics[1:]:
+        table.add_column(metric, justify="right")
+    table.add_column("tuned rate", justify="right")
+    table.add_column(f"{first['learner']} − it", justify="right")
+    cells = {(row["learner"], row["metric"]): row for row in rows}
+    paired = {each["other"]: each for each in differences if each["metric"] == metrics[0]}
+    for learner in dict.fromkeys(row["learner"] for row in rows):
+        lead = cells[learner, metrics[0]]
+        others = [_number(cells[learner, metric]["mean"]) for metric in metrics[1:]]
+        gap = paired.get(learner)
+        table.add_row(
+            learner,
+            _number(lead["mean"]),
+            _between(lead),
+            *others,
+            _rate(tunings.get(learner)),
+            f"{_number(gap['mean'], sign=True)} [{_between(gap, sign=True)}]" if gap else "",
+        )
+    return table
+
+
+def _rate(tuning: dict[str, Any] | None) -> str:
+    if tuning is None:
+        return ""
+    return f"{tuning['best']:.3g}" + ("" if tuning["bracketed"] else " (not bracketed)")
+
+
+def _between(row: dict[str, Any], sign: bool = False) -> str:
+    return f"{_number(row['low'], sign)} to {_number(row['high'], sign)}"
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def plain_table(title: str, rows: Rows) -> Table:
+    """Any list of flat dicts: keys are columns."""
+    table = _table(title)
+    for name in dict.fromkeys(key for row in rows for key in row):
+        numeric = all(isinstance(row.get(name), (int, float)) for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in dict.fromkeys(key for each in rows for key in each)))
+    return table
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, float):
+        return Text(f"{value:.4g}")
+    if isinstance(value, (list, tuple)):
+        return Text(", ".join(map(str, value)))
+    return Text("" if value is None else str(value))
+
+
+def settings_table(title: str, values: dict[str, Any]) -> Table:
+    """A flat dict, one line per key."""
+    table = _table(title)
+    table.show_header = False
+    table.add_column("what")
+    table.add_column("value")
+    for name, value in values.items():
+        table.add_row(name.replace("_", " "), _cell(value))
+    return table
+
+
+def replicates_report(documents: Rows, agreement: Rows) -> RenderableType:
+    """Replicate searches: every coefficient side by side, and every battery's means."""
+    coefficients = _table("Replicates: normalised coefficients")
+    coefficients.add_column("term")
+    for document in documents:
+        coefficients.add_column(document["name"], justify="right")
+    coefficients.add_column("signs")
+    for row in agreement:
+        values = ["–" if value is None else f"{value:+.4f}" for value in row["values"]]
+        coefficients.add_row(row["name"], *values, "agree" if row["agree"] else "DIFFER")
+    tested = [document for document in documents if document["battery"]]
+    if not tested:
+        return coefficients
+    metric = tested[0]["battery"][0]["metric"]
+    means = _table(f"Replicates: held-out {metric}")
+    means.add_column("learner")
+    for document in tested:
+        means.add_column(document["name"], justify="right")
+    for learner in dict.fromkeys(row["learner"] for row in tested[0]["battery"]):
+        cells = [
+            next(_number(row["mean"]) for row in document["battery"] if (row["learner"], row["metric"]) == (learner, metric))
+            for document in tested
+        ]
+        means.add_row(learner, *cells)
+    return Group(coefficients, means)
+
+
+def checks_table(checks: Rows) -> Table:
+    """Contract checks, ✓ or ✗ and what was seen."""
+    table = _table("Contract")
+    for name in ("", "plug-in", "property", "seen"):
+        table.add_column(name)
+    for check in checks:
+        mark = Text("✓", style="green") if check["ok"] else Text("✗", style="bold red")
+        table.add_row(mark, check["subject"], check["name"], Text(check["detail"]))
+    return table
