@@ -39,11 +39,15 @@ def _plugins(registry: Mapping[str, Any]) -> list[Member]:
 
 def _plugin(name: str, member: Any) -> Member:
     entry: Member = {"name": name, "source": getattr(member, "source", None), "summary": _summary(member)}
-    fields = [field for field in dataclasses.fields(member) if field.init] if dataclasses.is_dataclass(member) else []
+    fields = _settings(member)
     entry["settings"] = [field.name for field in fields]
     if all(_has_default(field) for field in fields) and hasattr(member, "params"):
         entry["params"] = [param.name for param in member().params]
     return entry
+
+
+def _settings(member: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(member) if field.init] if dataclasses.is_dataclass(member) else []
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,10 @@ def join(registry: dict[str, Kind], classes: Iterable[Kind]) -> None:
 
 
 def load_file(path: str | Path) -> ModuleType:
-    """Import a user's plug-in file as a module; loading the same file twice gives the same module."""
+    """Import a user's plug-in file as a module; loading the same file twice gives the same module.
+
+    Raises ValueError where it does not exist or cannot be imported.
+    """
     path = Path(path).resolve()
     if not path.is_file():
         raise ValueError(f"plug-in file {path} does not exist")
@@ -64,7 +68,14 @@ def load_file(path: str | Path) -> ModuleType:
         raise ValueError(f"plug-in file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a stranger's code may raise anything
+        del sys.modules[name]
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise ValueError(
+            f"plug-in file {path} cannot be imported: {type(error).__name__} at line {line}: {error}"
+        ) from error
     return module
 
 

@@ -64,7 +64,8 @@ class Learner:
                     f"but no rule serves them; add [rules.{role}]"
                 )
         for wanted, allowed in self.credit.requires.items():
-            given = {"output": {self.network.output}, "activation": set(self.network.activations.values())}[wanted]
+            hidden = {population.activation for population in self.network.populations[1:-1]}
+            given = {"output": {self.network.output}, "activation": hidden}[wanted]
             if not given <= set(allowed):
                 raise ValueError(
                     f"credit.kind = '{self.credit.kind}' needs network.{wanted} to be one of {', '.join(allowed)}; "

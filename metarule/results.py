@@ -16,6 +16,7 @@ from metarule.learner import ANY
 from metarule.rules.base import Shape
 from metarule.spec import Search
 
+
 def described(search: Search) -> list[dict[str, Any]]:
     """One entry per column of theta: its parameter, its short name and, for a rule's, its scales.
 

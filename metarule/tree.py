@@ -33,8 +33,8 @@ def mapped(state: State, function: Callable[[Tensor], Tensor]) -> State:
     return rebuilt(state, [function(leaf) for leaf in leaves(state)])
 
 
-def selected(state: State, runs: slice) -> State:
-    """A copy of some runs of a state."""
+def selected(state: State, runs: slice | Tensor) -> State:
+    """A copy of some runs of a state, a slice or their numbers."""
     return mapped(state, lambda leaf: leaf[runs].clone())
 
 

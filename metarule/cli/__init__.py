@@ -33,5 +33,5 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        stderr().print(f"error: {error}", style="red", markup=False, soft_wrap=True, highlight=False)
+        stderr().print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(2)

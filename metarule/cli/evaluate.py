@@ -42,7 +42,9 @@ def evaluate(
     with pool(workers or os.cpu_count() or 1, search.plugins) as map:
         battery = comparing.comparison(names, search, episodes, seeds, everything, map, say)
     if table is not None:
-        write_csv(table, {name: {key: list(each) for key, each in found.items()} for name, found in battery.episodes.items()})
+        write_csv(
+            table, {name: {key: list(each) for key, each in found.items()} for name, found in battery.episodes.items()}
+        )
         say(f"episodes written to {table}")
     found = battery.table()
     if json:

@@ -15,21 +15,21 @@ WIDTH = 140
 
 
 def stderr() -> Console:
-    """The console of progress and messages."""
-    return Console(stderr=True)
+    """The console of progress and messages; what it is given is shown as it is."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
     """A message, as it is."""
-    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+    stderr().print(text, soft_wrap=True)
 
 
 def show(content: RenderableType) -> None:
     """A report on stdout; tables are not cut where it is no terminal."""
-    console = Console()
+    console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
-    console.print(content, highlight=False, markup=False)
+    console.print(content)
 
 
 def emit(document: Any) -> None:

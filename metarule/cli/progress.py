@@ -33,7 +33,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def generation(self, search: Any, generation: Any) -> None:
         """One finished generation."""
@@ -43,7 +43,9 @@ class Progress:
         budget = search.budget.generations
         left = (budget - generation.number - 1) * sum(self.seconds) / len(self.seconds)
         loss = "failed" if line["loss_mean"] is None else f"{line['loss_mean']:.4f}"
-        scores = "".join(f"  {name} {value:.3f}" for name, value in line["scores"].items() if name != search.objectives[0])
+        scores = "".join(
+            f"  {name} {value:.3f}" for name, value in line["scores"].items() if name != search.objectives[0]
+        )
         speed = generation.run_steps / max(generation.seconds, 1e-9)
         head = (
             f"generation {generation.number + 1}/{budget}  loss {loss}{scores}  "

@@ -149,8 +149,10 @@ def _replicates(
     if name and paths[0].name != f"{name}-seed0":
         raise RunError(f"{runs_dir / name}-seed… is taken; choose another --name")
     commands = [
-        ["search", str(source), *overrides, f"search.seed={seed}", "--workers", "1", "--json"]
-        + ["--runs-dir", str(runs_dir), "--name", path.name]
+        [
+            *("search", str(source), *overrides, f"search.seed={seed}", "--workers", "1", "--json"),
+            *("--runs-dir", str(runs_dir), "--name", path.name),
+        ]
         for seed, path in zip(numbered, paths, strict=True)
     ]
     with jobs.stop_signals(say) as stopping:

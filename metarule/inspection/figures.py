@@ -96,7 +96,16 @@ def battery_figure(numbers: Comparison, title: str) -> Figure:
         values = np.array([value for value in numbers.episodes[place] if math.isfinite(value)])
         # a fixed spread, not a random one: the same run gives the same picture
         offsets = ((np.arange(len(values)) * 0.618034) % 1.0 - 0.5) * 0.5
-        axes.plot(values, place + offsets, ".", color=color, alpha=0.18, ms=5, mec="none", zorder=1)
+        axes.plot(
+            values,
+            place + offsets,
+            ".",
+            color=color,
+            alpha=max(0.18, 0.5 - len(values) / 300),
+            ms=5,
+            mec="none",
+            zorder=1,
+        )
         mean, low, high = numbers.means[place], numbers.lows[place], numbers.highs[place]
         if math.isfinite(low) and math.isfinite(high):
             axes.plot([low, high], [place, place], color="black", lw=2.2, solid_capstyle="butt", zorder=2)
@@ -122,5 +131,3 @@ def _dress(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", color="0.92", lw=0.6)
     axes.set_axisbelow(True)
-
-

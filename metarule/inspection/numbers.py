@@ -66,7 +66,9 @@ def episodes(path: Path) -> dict[str, dict[str, list[float]]]:
     if not (path / "episodes.json").exists():
         return {}
     return {
-        learner: {metric: [math.inf if value is None else value for value in values] for metric, values in scores.items()}
+        learner: {
+            metric: [math.inf if value is None else value for value in values] for metric, values in scores.items()
+        }
         for learner, scores in read_json(path / "episodes.json").items()
     }
 

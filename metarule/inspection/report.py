@@ -152,7 +152,11 @@ def replicates_report(documents: Rows, agreement: Rows) -> RenderableType:
         means.add_column(document["name"], justify="right")
     for learner in dict.fromkeys(row["learner"] for row in tested[0]["battery"]):
         cells = [
-            next(_number(row["mean"]) for row in document["battery"] if (row["learner"], row["metric"]) == (learner, metric))
+            next(
+                _number(row["mean"])
+                for row in document["battery"]
+                if (row["learner"], row["metric"]) == (learner, metric)
+            )
             for document in tested
         ]
         means.add_row(learner, *cells)

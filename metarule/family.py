@@ -1,0 +1,162 @@
+"""Family: learners of different structure in one population, so that structure itself can be searched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metarule import tree
+from metarule.inner import Inner, Outcome, Runs
+from metarule.learner import Learner
+from metarule.params import Param
+from metarule.signals import State
+from metarule.tasks import Task
+
+Structure = tuple[str, ...]
+"""One choice per categorical parameter of the family."""
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One Learner per structure; a row of theta names its structure first and then fills the columns it has.
+
+    `choices` are categorical parameters, `build` maps every combination of their choices to a learner. `params` are
+    the choices and the union of all learners' parameters by name; a name that two learners describe differently
+    (another start, other bounds) becomes one column per structure, 'structure:name'.
+    Raises ValueError where a choice is not categorical or `build` does not have exactly these structures.
+    """
+
+    choices: tuple[Param, ...]
+    build: Mapping[Structure, Learner]
+
+    def __post_init__(self) -> None:
+        for param in self.choices:
+            if not param.choices:
+                raise ValueError(f"parameter {param.name} of a family must be categorical; give its choices")
+        wanted = set(self._structures)
+        for structure in wanted ^ set(self.build):
+            sentence = "has no learner" if structure in wanted else "is not a combination of the choices"
+            raise ValueError(f"family: structure '{_label(structure)}' {sentence}")
+
+    @functools.cached_property
+    def _structures(self) -> tuple[Structure, ...]:
+        found: list[Structure] = [()]
+        for param in self.choices:
+            found = [(*structure, choice) for structure in found for choice in param.choices]
+        return tuple(found)
+
+    @functools.cached_property
+    def _columns(self) -> dict[Structure, dict[str, Param]]:
+        """Structure -> column name -> its learner's parameter, in the order of the learner's own columns."""
+        versions: dict[str, set[Param]] = {}
+        for learner in self.build.values():
+            for param in learner.params:
+                versions.setdefault(param.name, set()).add(param)
+        return {
+            structure: {
+                name if len(versions[name := param.name]) == 1 else f"{_label(structure)}:{name}": param
+                for param in self.build[structure].params
+            }
+            for structure in self._structures
+        }
+
+    @functools.cached_property
+    def params(self) -> tuple[Param, ...]:
+        """What an outer loop sees: the choices, then every learner's columns."""
+        union = {
+            name: replace(param, name=name)
+            for columns in self._columns.values()
+            for name, param in columns.items()
+        }
+        return (*self.choices, *union.values())
+
+    def structure(self, row: Float[Tensor, "P"]) -> Structure:
+        """The structure that a row of theta names; raises ValueError where it names none."""
+        structure = []
+        for param, value in zip(self.choices, row.tolist(), strict=False):
+            if value not in range(len(param.choices)):
+                raise ValueError(f"{param.name} = {value} is not the index of one of {', '.join(param.choices)}")
+            structure.append(param.choices[int(value)])
+        return tuple(structure)
+
+    def learner(self, row: Float[Tensor, "P"]) -> tuple[Learner, Float[Tensor, "p"]]:
+        """The learner that a row of theta names, and the row as that learner reads it."""
+        structure = self.structure(row)
+        return self.build[structure], row[self._places(structure)]
+
+    def evaluate(
+        self,
+        engine: Inner,
+        theta: Float[Tensor, "C P"],
+        task: Task,
+        runs: Runs,
+        steps: range,
+        carry: State | None = None,
+        **settings: Any,
+    ) -> Outcome:
+        """`engine.evaluate` of a mixed population: one call per structure, losses and gradients in theta's places.
+
+        The gradient is 0 in columns that a candidate does not have. `carry` has one state per structure, each with
+        all R runs first (0 where a run has another structure), so that rows of it are kept like any carry's.
+        Raises ValueError on `record`: structures have different recordings; record the learner of one row.
+        """
+        if settings.get("record") is not None:
+            raise ValueError("record was given for a family; structures differ in what they record: use learner(row)")
+        members: dict[Structure, list[int]] = {}
+        for place, row in enumerate(theta):
+            members.setdefault(self.structure(row), []).append(place)
+        episodes = torch.arange(len(runs.episodes))
+        total = len(theta) * len(runs.episodes)
+        parts: list[tuple[Structure, Tensor, Tensor, Outcome]] = []
+        for structure, places in members.items():
+            rows = torch.tensor(places)
+            own = runs._replace(candidates=tuple(runs.candidates[place] for place in places))
+            slots = (rows[:, None] * len(runs.episodes) + episodes).flatten()
+            state = None if carry is None else tree.selected(carry[_label(structure)], slots)
+            row = theta[rows][:, self._places(structure)]
+            outcome = engine.evaluate(self.build[structure], row, task, own, steps, carry=state, **settings)
+            parts.append((structure, rows, slots, outcome))
+        first = parts[0][3]
+        grad = None
+        if first.grad is not None:
+            grad = torch.zeros(len(theta), len(self.params), dtype=first.grad.dtype)
+            for structure, rows, _, outcome in parts:
+                assert outcome.grad is not None
+                grad[rows[:, None], self._places(structure)] = outcome.grad
+        return Outcome(
+            loss=_scattered([(rows, outcome.loss) for _, rows, _, outcome in parts], len(theta)),
+            scores={
+                name: _scattered([(rows, outcome.scores[name]) for _, rows, _, outcome in parts], len(theta))
+                for name in first.scores
+            },
+            steps=steps,
+            grad=grad,
+            carry={
+                _label(structure): tree.mapped(outcome.carry, lambda leaf, at=slots: _scattered([(at, leaf)], total))
+                for structure, _, slots, outcome in parts
+                if outcome.carry is not None
+            }
+            or None,
+        )
+
+    def _places(self, structure: Structure) -> Int[Tensor, "p"]:
+        """The columns of theta that a structure's learner reads, in its own order."""
+        place = {param.name: column for column, param in enumerate(self.params)}
+        return torch.tensor([place[name] for name in self._columns[structure]], dtype=torch.int64)
+
+
+def _label(structure: Structure) -> str:
+    return ", ".join(structure)
+
+
+def _scattered(parts: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
+    whole = parts[0][1].new_zeros(size, *parts[0][1].shape[1:])
+    for rows, values in parts:
+        whole[rows] = values
+    return whole
