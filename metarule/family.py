@@ -70,9 +70,7 @@ class Family:
     def params(self) -> tuple[Param, ...]:
         """What an outer loop sees: the choices, then every learner's columns."""
         union = {
-            name: replace(param, name=name)
-            for columns in self._columns.values()
-            for name, param in columns.items()
+            name: replace(param, name=name) for columns in self._columns.values() for name, param in columns.items()
         }
         return (*self.choices, *union.values())
 

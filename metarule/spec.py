@@ -235,7 +235,7 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
         rules={key: plug("rule", part, owner) for key, (part, owner) in _owned(rules, "rule").items()},
         synapses={key: plug("synapse", part, owner) for key, (part, owner) in _owned(synapses, "synapse").items()},
         inner=build(InnerSpec, table.get("inner", {}), "inner"),
-        outer=plug("outer", outer),
+        outer=plug("outer", outer, also=tuple(spec.name for spec in _fields(Budget))),
         budget=build(Budget, budget, "outer"),
         search=build(SearchSpec, table.get("search", {}), "search"),
         battery=build(BatterySpec, table.get("battery", {}), "battery"),
@@ -276,8 +276,8 @@ def load_plugin(path: str) -> list[str]:
     return found
 
 
-def plug(room: str, table: dict[str, Any], owner: str | None = None) -> Any:
-    """The plug-in that a table with a `kind` describes."""
+def plug(room: str, table: dict[str, Any], owner: str | None = None, also: tuple[str, ...] = ()) -> Any:
+    """The plug-in that a table with a `kind` describes; `also` are keys of the same table that were taken out."""
     owner = owner or room
     registry, _ = ROOMS[room]
     if not isinstance(table, dict):
@@ -286,11 +286,11 @@ def plug(room: str, table: dict[str, Any], owner: str | None = None) -> Any:
         raise SpecError(f"{owner}.kind is missing; it is one of {', '.join(sorted(registry))}")
     if table["kind"] not in registry:
         raise SpecError(unknown(f"{owner}.kind", str(table["kind"]), registry))
-    return build(registry[table["kind"]], {key: value for key, value in table.items() if key != "kind"}, owner)
+    return build(registry[table["kind"]], {key: value for key, value in table.items() if key != "kind"}, owner, also)
 
 
-def build(kind: type, table: dict[str, Any], owner: str) -> Any:
-    """An instance of a settings dataclass from a table; unknown keys and wrong types are named."""
+def build(kind: type, table: dict[str, Any], owner: str, also: tuple[str, ...] = ()) -> Any:
+    """An instance of a settings dataclass from a table; unknown keys and wrong types are named, `also` among allowed."""
     if not isinstance(table, dict):
         raise SpecError(f"{owner} = {table!r} must be a table")
     hints = typing.get_type_hints(kind)
@@ -298,7 +298,8 @@ def build(kind: type, table: dict[str, Any], owner: str) -> Any:
     values = {}
     for key, value in table.items():
         if key not in names:
-            raise SpecError(unknown(f"a key of {owner}", key, names) if names else f"{owner} has no key '{key}'")
+            allowed = (*names, *also)
+            raise SpecError(unknown(f"a key of {owner}", key, allowed) if allowed else f"{owner} has no key '{key}'")
         try:
             values[key] = pydantic.TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
         except pydantic.ValidationError as error:

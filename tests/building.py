@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ def address(*labels: str | int, runs: int = 1, dtype: torch.dtype = torch.float6
 
 def signal_shapes(size_out: int, size_in: int, events: int) -> dict[str, tuple[int, int]]:
     """The shape of every signal at an I x J projection, the run axis apart."""
-    shapes = dict.fromkeys(PRE_SIDE, (events, size_in)) | dict.fromkeys(POST_SIDE, (events, size_out))
+    shapes: dict[str, tuple[int, int]] = {}
+    shapes |= dict.fromkeys(PRE_SIDE, (events, size_in)) | dict.fromkeys(POST_SIDE, (events, size_out))
     return shapes | dict.fromkeys(SYNAPSE_SIDE, (size_out, size_in)) | dict.fromkeys(EVENT_SIDE, (events, 1))
 
 
@@ -143,7 +144,6 @@ class ImitationEpisode(Episode):
     noise: Noise
     teacher: Float[Tensor, "R I J"]
     batch: int
-    shown: list[Tensor] = field(default_factory=list)
 
     def train(self, step):
         x, y = self._pair(self.noise.at("train", step), self.batch)
@@ -207,5 +207,3 @@ def central_differences(
         step[:, column] = width
         columns.append((function(at + step) - function(at - step)) / (2 * width))
     return torch.stack(columns, dim=1)
-
-

@@ -121,6 +121,16 @@ def test_no_text_is_run_as_code_and_no_file_is_unpickled(file):
 
 
 @every_module
+def test_credit_rules_and_synapses_call_no_autograd(file):
+    if place(file) not in ("credit", "rules", "synapses", "terms", "signals", "network"):
+        return
+    nodes = list(ast.walk(parsed(file)))
+    named = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    named |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    assert not named & {"backward", "autograd", "requires_grad", "requires_grad_", "enable_grad", "func", "vjp", "grad"}
+
+
+@every_module
 def test_a_module_is_one_idea_and_not_a_long_one(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
 

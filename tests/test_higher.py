@@ -16,6 +16,7 @@ from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.gradient_descent import LARGEST_EPSILON, UNROLLED, unrolled
 from metarule.inner import Runs
+from metarule.network import Activity
 from metarule.rules.terms import Terms
 from metarule.synapses import SYNAPSES
 from metarule.synapses.adam import Adam
@@ -103,19 +104,15 @@ def test_meta_gradient_of_a_local_rule_equals_that_of_higher(count):
     ):
         for step in range(steps):
             x, y, _ = episode.train(step)
+            assert y is not None
             rates = patched(x[0])
             seen = feedback_signals(rates, y[0], feedback)
             local_rule.step(rates[-1].sum(), override={"signals": [seen]})
-        final = episode.score(lambda x: _Answer({"output": patched(x[0])[-1][None]}), {})["distance"][0]
+        final = episode.score(lambda x: Activity({}, {"output": patched(x[0])[-1][None]}), {})["distance"][0]
     theirs = torch.autograd.grad(final, theta)[0]
     assert ours.grad is not None
     torch.testing.assert_close(ours.loss[0, 0, 0], final.detach(), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(ours.grad[0], theirs[:count], rtol=1e-9, atol=1e-12)
-
-
-class _Answer:
-    def __init__(self, rates):
-        self.rates = rates
 
 
 class RunLayers(nn.Module):
@@ -158,7 +155,7 @@ def test_meta_gradient_of_backprop_equals_unrolled_gradient_descent_per_run(syna
     trained = unrolled(
         module, optimizer(module.parameters()), (episode.train(step) for step in range(10)), cross_entropy, {"lr": lr}
     )
-    score = episode.score(lambda x: _Answer({"output": torch.softmax(trained(x), dim=-1)}), {})["distance"]
+    score = episode.score(lambda x: Activity({}, {"output": torch.softmax(trained(x), dim=-1)}), {})["distance"]
     theirs = torch.autograd.grad(score.sum(), lr)[0][:, 0]
     assert ours.grad is not None
     torch.testing.assert_close(ours.loss[:, 0, 0], score.detach(), rtol=1e-9, atol=1e-12)

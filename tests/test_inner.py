@@ -32,6 +32,8 @@ from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.credit.sign_symmetry import SignSymmetry
 from metarule.inner import Reference, Runs
+from metarule.learner import ANY, Learner
+from metarule.network import Network
 from metarule.rng import noise_for
 from metarule.rules import RULES
 from metarule.rules.terms import Terms
@@ -316,21 +318,21 @@ def test_every_plug_in_goes_on_from_carry_bit_for_bit(learner):
 class Weighing(Imitation):
     """Imitation that counts, at every step, the bytes of all tensors that are alive."""
 
-    seen: list[int] = field(default_factory=list)
+    counted: list[int] = field(default_factory=list)
     kind = "weighing"
 
     def sample(self, noise, batch):
-        return WeighingEpisode(noise, noise.at("teacher").normal(self.outputs, self.inputs), batch, self.seen)
+        return WeighingEpisode(noise, noise.at("teacher").normal(self.outputs, self.inputs), batch, self.counted)
 
 
 class WeighingEpisode(ImitationEpisode):
-    def __init__(self, noise, teacher, batch, seen):
+    def __init__(self, noise, teacher, batch, counted):
         super().__init__(noise, teacher, batch)
-        self.seen = seen
+        self.counted = counted
 
     def train(self, step):
         tensors = [each for each in gc.get_objects() if type(each) is torch.Tensor]
-        self.seen.append(sum(each.element_size() * each.nelement() for each in tensors))
+        self.counted.append(sum(each.element_size() * each.nelement() for each in tensors))
         return super().train(step)
 
 
@@ -338,8 +340,8 @@ class WeighingEpisode(ImitationEpisode):
 def test_memory_does_not_grow_with_steps_where_no_gradient_is_asked_for(learner):
     task = Weighing()
     train(learner, rows(learner), 7, task, runs=EIGHT)
-    assert min(task.seen) > 0
-    assert len(set(task.seen[2:])) == 1  # the first steps still hold what comes before the first update
+    assert min(task.counted) > 0
+    assert len(set(task.counted[2:])) == 1  # the first steps still hold what comes before the first update
 
 
 def test_rate_zero_of_the_schedule_steps_neither_rule_nor_synapse():
@@ -386,13 +388,42 @@ def test_theta_of_another_width_is_refused():
         train(LEARNERS["terms"], torch.zeros(1, 2), 5)
 
 
-def test_learners_that_do_not_fit_together_are_refused():
-    for settings, sentence in (
-        ({"fixed": {"synapse.rrate": 1.0}}, "did you mean 'synapse.rate'"),
-        ({"synapse": Sgd(), "rule": Delta(), "fixed": {"rate": 1.0}}, "fixed = 'rate'"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            fitting_learner(Backprop(), **settings)
+def keyed(rules, synapses, credit=None, **settings):
+    return Learner(Network.chain((6, 5, 3)), credit or Backprop(), rules, synapses, **settings)
+
+
+SGD, DELTA, TERMS = {ANY: Sgd()}, {ANY: Delta()}, {"forward": RULE}
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: keyed(DELTA, SGD, fixed={"synapse.rrate": 1.0}), "did you mean 'synapse.rate'"),
+        (lambda: keyed({"forwrd": Delta()}, SGD), "rules = 'forwrd'.*did you mean 'forward'"),
+        (lambda: keyed(DELTA, {"forwrd": Sgd()}), "synapses = 'forwrd'.*did you mean 'forward'"),
+        (lambda: keyed({}, SGD), "no projection has a rule"),
+        (lambda: keyed(DELTA, {"input->hidden1": Sgd()}), "'hidden1->output' has a rule but no synapse model"),
+        (lambda: keyed(DELTA | TERMS, SGD, KolenPollack()), "serves a rule whose coefficients carry the step size"),
+        (lambda: keyed(DELTA, SGD, Spiking()).params, "needs network.output to be one of sigmoid; it is softmax"),
+    ],
+)
+def test_learners_whose_parts_do_not_fit_are_refused(build, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build().params  # noqa: B018
+
+
+@dataclass(frozen=True)
+class Spiking(Backprop):
+    """Backprop that insists on an output and on a nonlinearity of hidden units."""
+
+    requires = {"output": ("sigmoid",), "activation": ("relu",)}  # noqa: RUF012
+
+
+def test_what_a_credit_requires_of_the_activation_is_asked_of_hidden_units_only():
+    network = Network.chain((6, 5, 3), "relu", "sigmoid")
+    assert Learner(network, Spiking(), DELTA, SGD).credit.requires["activation"] == ("relu",)
+    with pytest.raises(ValueError, match=r"needs network\.activation to be one of relu; it is tanh"):
+        Learner(Network.chain((6, 5, 3), "tanh", "sigmoid"), Spiking(), DELTA, SGD)
 
 
 def test_block_is_a_pure_function_of_its_arguments():

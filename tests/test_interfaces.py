@@ -30,7 +30,7 @@ from metarule.network import Network
 from metarule.params import Param
 from metarule.rng import noise_for
 from metarule.rules.terms import Terms
-from metarule.rules.textbook import Delta, Difference, NodePerturbation
+from metarule.rules.textbook import Difference, NodePerturbation
 from metarule.rules.textbook import WeightPerturbation as WeightPerturbationRule
 from metarule.signals import Batch
 from metarule.synapses.adam import Adam
@@ -47,7 +47,9 @@ def chain(sizes=(6, 5, 4, 3), activation="tanh", output="linear", bias=True):
 SPIKES = {
     "target propagation": (Learner(chain(), DifferenceTargetPropagation(), {ANY: Difference()}, SGD), Imitation()),
     "equilibrium": (
-        Learner(chain(activation="sigmoid", output="sigmoid"), EquilibriumPropagation(), {ANY: ScaledContrastive()}, SGD),
+        Learner(
+            chain(activation="sigmoid", output="sigmoid"), EquilibriumPropagation(), {ANY: ScaledContrastive()}, SGD
+        ),
         Imitation(),
     ),
     "weight perturbation": (
@@ -156,9 +158,7 @@ def test_equilibrium_gradient_is_that_of_the_fixed_point():
 
     def error(beta):
         theta = torch.tensor([[beta]], dtype=torch.float64)
-        signals, _ = credit.stage(
-            0, theta, network, state["weights"], {}, batch, 0, address("run"), learner.wanted
-        )
+        signals, _ = credit.stage(0, theta, network, state["weights"], {}, batch, 0, address("run"), learner.wanted)
         total, size = 0.0, 0.0
         for name, seen in signals.items():
             change = ScaledContrastive().delta(theta[:, :0], seen, {}, address("rule"))[0].tensor(seen.weight)
@@ -205,7 +205,9 @@ def test_weight_perturbation_is_the_gradient_of_the_reward_on_average():
     rule = WeightPerturbationRule()
     estimates = torch.cat(
         [
-            rule.delta(columns.rules[ANY], signals[name], {}, address("rule"))[0].tensor(signals[name].weight).flatten(1)
+            rule.delta(columns.rules[ANY], signals[name], {}, address("rule"))[0]
+            .tensor(signals[name].weight)
+            .flatten(1)
             for name in leaves
         ],
         dim=1,
@@ -355,7 +357,10 @@ def test_family_goes_on_from_carry_and_prunes_as_one_learner_does():
     [
         (lambda: Family((Param("rate"),), {}), "must be categorical"),
         (lambda: Family(FAMILY.choices, {("backprop",): FAMILY.build[("backprop",)]}), "has no learner"),
-        (lambda: Family((), {(): FAMILY.build[("backprop",)], ("x",): FAMILY.build[("backprop",)]}), "'x' is not a comb"),
+        (
+            lambda: Family((), {(): FAMILY.build[("backprop",)], ("x",): FAMILY.build[("backprop",)]}),
+            "'x' is not a comb",
+        ),
         (lambda: FAMILY.structure(torch.tensor([0.5, 0, 0, 0, 0])), "credit = 0.5 is not the index of one of backprop"),
         (lambda: evaluated(record=1), "record was given for a family"),
     ],
@@ -386,7 +391,12 @@ def test_pruned_candidates_go_on_as_if_nobody_had_left(learner, task):
     keep = [1, 3]
     slots = torch.tensor([2, 3, 6, 7])
     rest = train(
-        learner, theta[keep], range(3, 6), task, runs=Runs((1, 3), (0, 1)), carry=tree.selected(first.carry or {}, slots)
+        learner,
+        theta[keep],
+        range(3, 6),
+        task,
+        runs=Runs((1, 3), (0, 1)),
+        carry=tree.selected(first.carry or {}, slots),
     )
     torch.testing.assert_close(rest.loss, unpruned.loss[keep], rtol=1e-12, atol=1e-12)
     assert_states_close(rest.carry or {}, tree.selected(unpruned.carry or {}, slots), 1e-12)
@@ -415,5 +425,3 @@ def test_float32_engine_runs_every_spike():
     for learner, task in SPIKES.values():
         outcome = train(learner, start_row(learner), 3, task, engine=Reference(dtype=torch.float32))
         assert torch.isfinite(outcome.loss).all()
-
-

@@ -156,9 +156,7 @@ def test_equation_where_there_is_one_evaluates_to_delta(rule, events):
     if expression is None:
         return
     theta, signals = given(rule, runs=1, events=events)
-    torch.testing.assert_close(
-        evaluated(expression, signals), change_of(rule, theta, signals), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(evaluated(expression, signals), change_of(rule, theta, signals), rtol=1e-12, atol=1e-12)
 
 
 def evaluated(expression: sympy.Expr, signals: Signals) -> Tensor:

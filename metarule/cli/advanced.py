@@ -17,14 +17,17 @@ def classify(
     json: Json = False,
 ) -> None:
     """Say which learning rule made a recording."""
-    from metarule.identification.classify import classify_file
-    from metarule.inspection.report import settings_table
+    import torch
 
+    from metarule.identification.classify import classify_file
+    from metarule.inspection.report import document_report
+
+    torch.set_num_threads(1)
     verdict = classify_file(recording)
     if json:
         emit(verdict)
     else:
-        show(settings_table(str(recording), verdict))
+        show(document_report(str(recording), verdict))
 
 
 def bench(json: Json = False) -> None:
@@ -42,14 +45,13 @@ def bench(json: Json = False) -> None:
 def doctor(json: Json = False) -> None:
     """Show versions, machine and data, and whether `higher` agrees with the engine."""
     from metarule.doctor import examined
-    from metarule.inspection.report import settings_table
+    from metarule.inspection.report import document_report
 
     found = examined()
     if json:
         emit(found)
-        return
-    for title, values in found.items():
-        show(settings_table(title, values))
+    else:
+        show(document_report("doctor", found))
 
 
 def check(

@@ -132,6 +132,23 @@ def settings_table(title: str, values: dict[str, Any]) -> Table:
     return table
 
 
+def document_report(title: str, document: dict[str, Any]) -> RenderableType:
+    """Any JSON document: plain values first, then a table per list of dicts and per dict."""
+    plain = {name: value for name, value in document.items() if not _nested(value)}
+    parts: list[RenderableType] = [settings_table(title, plain)] if plain else []
+    for name, value in document.items():
+        if _nested(value):
+            table = settings_table if isinstance(value, dict) else plain_table
+            parts.append(table(name.replace("_", " "), value))
+    return Group(*parts)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, (list, tuple)) and bool(value) and all(isinstance(each, dict) for each in value)
+    )
+
+
 def replicates_report(documents: Rows, agreement: Rows) -> RenderableType:
     """Replicate searches: every coefficient side by side, and every battery's means."""
     coefficients = _table("Replicates: normalised coefficients")

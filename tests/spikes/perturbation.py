@@ -29,6 +29,7 @@ class WeightPerturbation(CreditAssignment):
         return (Param("sigma", start=1e-3, log=True),)
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
+        assert batch.reward is not None
         sigma = theta[:, :1, None]
         tried = {name: sigma * noise.at(name).normal(*weights[name].shape[1:]) for name in wanted}
         top = network.output_name
@@ -56,6 +57,7 @@ class Reinforce(CreditAssignment):
         return {"baseline": theta.new_zeros(theta.shape[0], 1, 1)}
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
+        assert batch.reward is not None
         rates = network.forward(weights, batch.x).rates
         chances = rates[network.output_name]
         edges = chances.cumsum(-1)
@@ -65,9 +67,7 @@ class Reinforce(CreditAssignment):
         reward = batch.reward(action)
         baseline = state["baseline"]
         signals = {
-            p.name: Signals(
-                weights[p.name], network.pre(p, rates), action, post_ref=chances, reward=reward - baseline
-            )
+            p.name: Signals(weights[p.name], network.pre(p, rates), action, post_ref=chances, reward=reward - baseline)
             for p in network.into(network.output_name)
             if p.name in wanted
         }

@@ -42,6 +42,7 @@ class SpikeStream(CreditAssignment):
         return batch.x.shape[1]
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
+        assert batch.y is not None
         pre, post = batch.x[:, k : k + 1], batch.y[:, k : k + 1]
         (projection,) = network.projections
         seen = Signals(weights[projection.name], pre, post, pre_ref=state["pre"], post_ref=state["post"])
@@ -93,4 +94,5 @@ class SpikePairsEpisode(Episode):
         return Batch(post[now, self.reach, None].expand(runs, -1, -1), post[now].expand(runs, -1, -1))
 
     def score(self, respond, weights):
-        return {"size": sum(weight.square().mean((1, 2)) for weight in weights.values())}
+        (weight,) = weights.values()
+        return {"size": weight.square().mean((1, 2))}

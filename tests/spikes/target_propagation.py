@@ -36,6 +36,7 @@ class DifferenceTargetPropagation(CreditAssignment):
         )
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
+        assert batch.y is not None
         size, sigma = theta[:, :1, None], theta[:, 1:2, None]
         rates = network.forward(weights, batch.x).rates
         top = network.output_name

@@ -1,0 +1,208 @@
+"""Kill searches and compare what is left: `python tests/killing.py` runs the whole set, the suite a sample of it.
+
+A child process runs or resumes a small search and dies by SIGKILL: after a seeded delay, or at one of the boundaries of
+its writes (before and after a temporary file, a rename, a line of the log, and half-way through each). Whatever happened,
+`--resume` must end with the log, theta and result of the uninterrupted run, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+OUTER = {
+    "cma_es": 'kind = "cma_es"\ncandidates = 6',
+    "meta_gradient": 'kind = "meta_gradient"\ncandidates = 1',
+    "optuna": 'kind = "optuna"\ncandidates = 4',
+}
+SEARCH = """
+[task]
+kind = "few_shot"
+ways = 3
+shots = 8
+queries = 4
+[network]
+hidden = [12]
+[credit]
+kind = "feedback_alignment"
+[rule]
+kind = "terms"
+start = {{ error_pre = 0.1 }}
+[inner]
+episodes = 2
+[outer]
+{outer}
+generations = {generations}
+[battery]
+episodes = {episodes}
+"""
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of what must not depend on interruptions."""
+    theta = json.loads((folder / "result.json").read_text())["theta"]
+    found = {name: (folder / name).read_bytes() for name in ("log.jsonl", "result.json", "episodes.json")}
+    found["theta"] = json.dumps(theta, sort_keys=True).encode()
+    return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+
+
+def child(folder: Path, mode: str, value: str) -> int:
+    """Run or resume the search in `folder` in a process of its own; returns its exit status (-9: killed)."""
+    command = [sys.executable, __file__, "child", str(folder), mode, value]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, check=False, stderr=subprocess.PIPE).returncode
+
+
+def prepared(folder: Path, outer: str, generations: int = 8, episodes: int = 4) -> Path:
+    """A folder that holds nothing but the search file to run."""
+    folder.mkdir(parents=True)
+    text = SEARCH.format(outer=OUTER[outer], generations=generations, episodes=episodes)
+    (folder / "asked.toml").write_text(text)
+    return folder
+
+
+def finished(folder: Path, tries: int = 3) -> dict[str, str]:
+    """Resume without killing until done."""
+    for _ in range(tries):
+        if child(folder, "whole", "0") == 0:
+            return digests(folder)
+    raise AssertionError(f"{folder} did not finish")
+
+
+def whole(folder: Path, outer: str, generations: int = 8) -> dict[str, str]:
+    """What the uninterrupted search leaves."""
+    return finished(prepared(folder / "whole" / "run", outer, generations), tries=1)
+
+
+def killed_at_moments(folder: Path, outer: str, kills: int, seed: int, generations: int = 8) -> dict[str, str]:
+    """What is left after `kills` seeded kills of the same run, then a last resume."""
+    run = prepared(folder / "moments" / "run", outer, generations)
+    delays = random.Random(seed)
+    done = 0
+    while done < kills:
+        # short enough that many kills fall into one search
+        done += child(run, "after", str(delays.uniform(0.0, 0.25))) == -signal.SIGKILL
+        if (run / "result.json").exists():  # it got away: the next kills need a new one
+            (run / "result.json").unlink()
+    return finished(run)
+
+
+def boundaries(folder: Path, outer: str) -> int:
+    """How many write boundaries the uninterrupted search passes."""
+    run = prepared(folder / "count" / "run", outer, generations=2)
+    assert child(run, "count", "0") == 0
+    return int((run / "boundaries").read_text())
+
+
+def killed_at_boundary(folder: Path, outer: str, number: int) -> dict[str, str]:
+    """What is left after a kill at write boundary `number` and a resume."""
+    run = prepared(folder / f"boundary{number}" / "run", outer, generations=2)
+    status = child(run, "boundary", str(number))
+    assert status == -signal.SIGKILL, f"boundary {number}: exit status {status}"
+    return finished(run)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def _watch(reached: Callable[[], None]) -> None:
+    """Call `reached` at every boundary of every write, half-way points included."""
+    from metarule import runs
+
+    aside, append, replace = runs.write_aside, runs.RunFolder.append, Path.replace
+
+    def watched_aside(path, content):
+        reached()
+        half = path.with_name(f".{path.name}.new")
+        half.write_bytes(content[: len(content) // 2])
+        reached()
+        found = aside(path, content)
+        reached()
+        return found
+
+    def watched_append(self, name, line):
+        reached()
+        path = self.path / name
+        before = path.read_bytes() if path.exists() else b""
+        with path.open("ab") as handle:
+            handle.write(json.dumps(line).encode()[:20])
+        reached()
+        path.write_bytes(before)
+        append(self, name, line)
+        reached()
+
+    def watched_replace(self, target):
+        reached()
+        found = replace(self, target)
+        reached()
+        return found
+
+    runs.write_aside, runs.RunFolder.append = watched_aside, watched_append
+    Path.replace = watched_replace
+
+
+def _child(folder: Path, mode: str, value: str) -> None:
+    import torch
+
+    from metarule import jobs, spec
+    from metarule.runs import RunFolder
+
+    torch.set_num_threads(1)
+    count = 0
+
+    def reached() -> None:
+        nonlocal count
+        count += 1
+        if mode == "boundary" and count == int(value):
+            _die()
+
+    if mode in ("boundary", "count"):
+        _watch(reached)
+    if mode == "after":
+        threading.Timer(float(value), _die).start()
+    run = RunFolder(folder)
+    if (folder / "spec.json").exists():
+        jobs.resume(run)
+    else:
+        search, text = spec.read(folder / "asked.toml")
+        jobs.start(run, search, text)
+    if mode == "count":
+        (folder / "boundaries").write_text(str(count))
+
+
+def main() -> None:
+    """20 seeded kills per outer loop, then one at every write boundary."""
+    wrong = 0
+    for outer in OUTER:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            same = killed_at_moments(folder, outer, kills=20, seed=0, generations=300) == whole(folder, outer, 300)
+            print(f"{outer}: 20 seeded kills: {'identical' if same else 'DIFFERENT'}", flush=True)
+            wrong += not same
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            reference = finished(prepared(folder / "whole" / "run", outer, generations=2), tries=1)
+            numbers = range(1, boundaries(folder, outer) + 1)
+            different = [number for number in numbers if killed_at_boundary(folder, outer, number) != reference]
+            print(f"{outer}: {len(numbers)} write boundaries: {len(different)} different {different or ''}", flush=True)
+            wrong += len(different)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        _child(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+    else:
+        main()
