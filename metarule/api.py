@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from metarule.credit import CreditAssignment
 from metarule.inspection.figures import draw
@@ -97,7 +100,7 @@ def search(
 
     `overrides` read "outer.generations=50" and go with a name or a file. The folder is runs_dir/name, where no name
     is given the first free one after the file's. Raises SpecError on mistakes in the search, RunError where the folder
-    is taken or cannot be written.
+    is taken or cannot be written. A script that asks for several `workers` needs `if __name__ == "__main__":`.
 
     >>> run = search("first_rule", "outer.generations=40")  # doctest: +SKIP
     >>> run.equation  # doctest: +SKIP
@@ -111,7 +114,8 @@ def search(
         made, text = read(file, overrides)
         stem = file.stem
     path = Path(runs_dir) / name if name else unused(Path(runs_dir), stem)
-    start(RunFolder(path), made, text, workers, listener)
+    with _one_thread():
+        start(RunFolder(path), made, text, workers, listener)
     draw(path)
     return Run(path)
 
@@ -125,6 +129,18 @@ def load(path: str | Path) -> Run:
 
 def go_on(path: str | Path, *overrides: str, workers: int = 1, listener: Listener | None = None) -> Run:
     """Go on with a run where it stands, or extend it: go_on("runs/first_rule", "outer.generations=60")."""
-    resume(RunFolder(Path(path)), overrides, workers, listener)
+    with _one_thread():
+        resume(RunFolder(Path(path)), overrides, workers, listener)
     draw(Path(path))
     return Run(Path(path))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small networks run fastest, and to the same bits everywhere, on one thread; the caller's setting comes back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

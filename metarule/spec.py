@@ -290,7 +290,7 @@ def plug(room: str, table: dict[str, Any], owner: str | None = None, also: tuple
 
 
 def build(kind: type, table: dict[str, Any], owner: str, also: tuple[str, ...] = ()) -> Any:
-    """An instance of a settings dataclass from a table; unknown keys and wrong types are named, `also` among allowed."""
+    """An instance of a settings dataclass from a table; unknown keys and wrong types are named."""
     if not isinstance(table, dict):
         raise SpecError(f"{owner} = {table!r} must be a table")
     hints = typing.get_type_hints(kind)

@@ -1,4 +1,4 @@
-"""The command line: exit codes, one JSON document on stdout, sentences on stderr, and a stranger's rule from end to end."""
+"""The command line: exit codes, one JSON document on stdout, sentences on stderr, a stranger's rule end to end."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def test_help_shows_four_verbs_and_the_rest_as_advanced(metarule):
         (("check", "nowhere.py"), "does not exist"),
     ],
 )
-def test_a_mistake_exits_2_with_a_sentence_and_leaves_stdout_alone(metarule, tmp_path, monkeypatch, arguments, sentence):
+def test_a_mistake_exits_2_with_a_sentence_and_leaves_stdout_alone(
+    metarule, tmp_path, monkeypatch, arguments, sentence
+):
     monkeypatch.chdir(tmp_path)
     code, out, err = metarule(*arguments)
     assert (code, "Traceback" in err) == (2, False)
@@ -100,10 +102,11 @@ def test_a_mistake_exits_2_with_a_sentence_and_leaves_stdout_alone(metarule, tmp
 
 
 def test_dry_run_says_the_plan_and_creates_nothing(metarule, tmp_path):
-    code, out, _ = metarule("search", "first_rule", *TINY, "--dry-run", "--json", "--runs-dir", tmp_path / "runs")
+    long = (*TINY, "outer.generations=1000")
+    code, out, _ = metarule("search", "first_rule", *long, "--dry-run", "--json", "--runs-dir", tmp_path / "runs")
     plan = json.loads(out)
     assert code == 0
-    assert plan["inner_steps"] == 2 * 4 * 20
+    assert plan["inner_steps"] == 1000 * 4 * 20
     assert plan["seconds"] > 0
     assert list(tmp_path.iterdir()) == []
     assert "memory mib" in metarule("search", "first_rule", *TINY, "--dry-run")[1]
@@ -162,7 +165,9 @@ def test_inspect_takes_less_than_two_seconds_and_no_torch(finished):
     for figure in ("learning_curve.png", "coefficients.png", "battery.png"):
         assert f"figures/{figure}" in done.stdout
     heavy = "{'torch', 'sympy', 'scipy', 'sklearn', 'optuna'}"
-    script = f"import sys; sys.argv = ['metarule', 'inspect', {str(finished)!r}, '--json']\nfrom metarule.cli import main\n"
+    script = (
+        f"import sys; sys.argv = ['metarule', 'inspect', {str(finished)!r}, '--json']\nfrom metarule.cli import main\n"
+    )
     script += f"try: main()\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert seen.returncode == 0, seen.stderr
@@ -195,7 +200,16 @@ def test_resume_refuses_a_changed_search_file(metarule, copied):
 
 
 def test_a_signal_saves_says_how_to_go_on_and_exits_75(metarule, tmp_path):
-    arguments = ["search", "first_rule", *TINY[1:], "outer.generations=400", "--runs-dir", str(tmp_path), "--workers", "1"]
+    arguments = [
+        "search",
+        "first_rule",
+        *TINY[1:],
+        "outer.generations=400",
+        "--runs-dir",
+        str(tmp_path),
+        "--workers",
+        "1",
+    ]
     child = subprocess.Popen([sys.executable, "-m", "metarule", *arguments], stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     for line in child.stderr:
@@ -230,7 +244,18 @@ def test_seeds_run_side_by_side_and_are_compared(metarule, tmp_path):
 def test_evaluate_tunes_compares_and_keeps_its_contract(metarule, finished, tmp_path):
     settings = ("network.hidden=[8]", "task.shots=4", "inner.steps=10", "--episodes", 2, "--workers", 1)
     code, out, _ = metarule(
-        *("evaluate", "backprop", finished, "three_term", "--seeds", 2, "--json", "--csv", tmp_path / "e.csv", *settings)
+        *(
+            "evaluate",
+            "backprop",
+            finished,
+            "three_term",
+            "--seeds",
+            2,
+            "--json",
+            "--csv",
+            tmp_path / "e.csv",
+            *settings,
+        )
     )
     rows = json.loads(out)
     assert code == 0
@@ -242,7 +267,9 @@ def test_evaluate_tunes_compares_and_keeps_its_contract(metarule, finished, tmp_
 
 
 def test_evaluate_all_leaves_out_what_does_not_fit_the_task(metarule):
-    code, out, err = metarule("evaluate", "--all", "--task", "gaussian", "inner.steps=5", "--episodes", 2, "--workers", 1)
+    code, out, err = metarule(
+        "evaluate", "--all", "--task", "gaussian", "inner.steps=5", "--episodes", 2, "--workers", 1
+    )
     assert code == 0
     assert "subspace_oja" in out
     assert "backprop is left out: " in err
@@ -319,3 +346,27 @@ def test_check_exits_2_for_a_file_that_is_none(metarule, tmp_path, text, sentenc
     code, out, err = metarule("check", tmp_path / "bad.py")
     assert (code, out) == (2, "")
     assert sentence in err
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "arguments", "found"),
+    [
+        ("metarule.bench", "measure", ("bench",), [{"network": "64-32-10", "runs": 64, "ratio_to_naive": 15.5}]),
+        (
+            *("metarule.identification.classify", "classify_file", ("classify", "x.npz")),
+            {
+                "verdict": "identified",
+                "labels": ["oja"],
+                "replay": [{"rule": "oja", "explained": 1.0}],
+                "switched_off": {},
+            },
+        ),
+    ],
+)
+def test_bench_and_classify_print_what_they_are_given(metarule, monkeypatch, module, function, arguments, found):
+    monkeypatch.setattr(f"{module}.{function}", lambda *given: found)
+    code, out, _ = metarule(*arguments, "--json")
+    assert (code, json.loads(out)) == (0, found)
+    code, out, _ = metarule(*arguments)
+    assert code == 0
+    assert "15.5" in out or "identified" in out

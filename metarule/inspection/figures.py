@@ -54,14 +54,18 @@ def learning_curve_figure(numbers: LearningCurve, title: str) -> Figure:
     shown = list(numbers.metrics.items())
     figure = Figure(figsize=(6.4, 3.4 + 2.0 * len(shown)), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1 + len(shown), 1, sharex=True, squeeze=False)[:, 0])
-    axes[0].plot(numbers.generations, numbers.mean, color=PALETTE[0], label="mean of candidates")
-    axes[0].plot(numbers.generations, numbers.best, color=PALETTE[1], ls="--", label="luckiest candidate")
+    marker = _marker(numbers.generations)
+    axes[0].plot(numbers.generations, numbers.mean, color=PALETTE[0], marker=marker, label="mean of candidates")
+    axes[0].plot(
+        numbers.generations, numbers.best, color=PALETTE[1], ls="--", marker=marker, label="luckiest candidate"
+    )
     axes[0].set_ylabel("objective (lower is better)")
     axes[0].legend(frameon=False)
     for place, (name, values) in enumerate(shown, start=1):
-        axes[place].plot(numbers.generations, values, color=PALETTE[2])
+        axes[place].plot(numbers.generations, values, color=PALETTE[2], marker=marker)
         axes[place].set_ylabel(f"{name.replace('_', ' ')}, mean")
-    _finish(axes, f"{title}: learning curve")
+    gap = any(math.isnan(value) for value in numbers.mean)
+    _finish(axes, f"{title}: learning curve" + (" (gap: every candidate diverged)" if gap else ""))
     return figure
 
 
@@ -74,7 +78,7 @@ def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
     axes.axhline(0.0, color="0.7", lw=0.8, zorder=0)
     for place, (name, values) in enumerate(numbers.values.items()):
         color, dash = PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)]
-        axes.plot(numbers.generations, values, color=color, ls=dash, label=name)
+        axes.plot(numbers.generations, values, color=color, ls=dash, marker=_marker(numbers.generations), label=name)
         if name in numbers.intervals:
             where = last + step * (place + 1)
             axes.plot([where, where], numbers.intervals[name], color=color, lw=3, solid_capstyle="butt")
@@ -117,6 +121,11 @@ def battery_figure(numbers: Comparison, title: str) -> Figure:
     _dress(axes)
     axes.set_title(f"{title}: {number} held-out episodes, mean and 95 % interval", loc="left", fontsize="medium")
     return figure
+
+
+def _marker(generations: tuple[int, ...]) -> str:
+    """Dots where a line alone would be too short to see."""
+    return "." if len(generations) < 10 else ""
 
 
 def _finish(axes: list[Axes], title: str) -> None:

@@ -11,6 +11,10 @@ from cmaes import CMA
 from torch import Tensor
 
 from metarule.outer.base import OuterLoop
+from metarule.params import starts
+
+FEWEST = 4
+"""Candidates below which the library's recombination weights are 0/0."""
 
 
 @dataclass
@@ -18,8 +22,8 @@ class CmaEs(OuterLoop):
     """z ~ N(m, sigma^2 C); m moves to the weighted mean of the better half, C and sigma follow its path.
 
     `sigma` is the first step size in units of `Param.scale`. The rule handed over is the mean m, not the luckiest
-    sample. Saved as the history of what was told: replaying it through the library rebuilds the optimizer bit for bit.
-    Raises ValueError for fewer than 4 candidates.
+    sample. Saved as the history of what was told, which rebuilds the optimizer bit for bit; its generator is seeded before
+    every ask. Raises ValueError for fewer than 4 candidates.
     """
 
     kind = "cma_es"
@@ -34,68 +38,55 @@ class CmaEs(OuterLoop):
 
     def start(self, params, objectives=1):
         self.params = params
-        self.told_z: list[np.ndarray] = []
-        self.told_loss: list[np.ndarray] = []
+        self.told: list[tuple[np.ndarray, np.ndarray]] = []
         self.asked = np.empty((0, len(params)))
         self.optimizer: CMA | None = None
 
     def ask(self, candidates, noise):
-        if candidates < 4:
-            raise ValueError(f"outer.candidates = {candidates} is too few for cma_es; at least 4, 4 + 3 ln P is usual")
-        # the library refuses one dimension: a second one that nothing depends on is carried along
-        width = max(len(self.params), 2)
-        if self.optimizer is None:
-            bounds = np.full((width, 2), [-np.inf, np.inf])
-            bounds[: len(self.params)] = [param.reach for param in self.params]
-            seed = int(noise.at("cma_es").integers(2**31).item())
-            self.optimizer = self._built(seed, candidates, bounds)
-        self.asked = np.stack([self.optimizer.ask() for _ in range(candidates)])
+        optimizer = self._sized(candidates)
+        optimizer.reseed_rng(int(noise.at("cma_es").integers(2**31)[0]))
+        self.asked = np.stack([optimizer.ask() for _ in range(candidates)])
         return self._decoded(self.asked)
 
     def tell(self, theta, loss, grad=None):
-        assert self.optimizer is not None
-        leading = loss[:, 0].numpy().astype(np.float64)
-        finite = leading[np.isfinite(leading)]
-        # a failure ranks behind every finite loss; nan would poison the ranking
-        worst = float(finite.max()) + 1.0 if len(finite) else 0.0
-        ranked = np.where(np.isfinite(leading), leading, worst)
-        self.told_z.append(self.asked.copy())
-        self.told_loss.append(ranked)
-        self.optimizer.tell(list(zip(self.asked, ranked, strict=True)))
+        self._hear(self.asked, loss[:, 0].numpy().astype(np.float64))
 
     @property
     def best(self):
         if self.optimizer is None:
-            return torch.tensor([param.start for param in self.params], dtype=torch.float64)
+            return starts(self.params)
         return self._decoded(self.optimizer.mean[None])[0]
 
     def state_dict(self):
-        if self.optimizer is None:
+        if not self.told:
             return {}
-        return {
-            "seed": self.seed,
-            "bounds": torch.tensor(self.bounds),
-            "z": torch.tensor(np.stack(self.told_z)) if self.told_z else None,
-            "loss": torch.tensor(np.stack(self.told_loss)) if self.told_loss else None,
-            "candidates": self.optimizer.population_size,
-        }
+        z, loss = zip(*self.told, strict=True)
+        return {"z": torch.tensor(np.stack(z)), "loss": torch.tensor(np.stack(loss))}
 
     def load_state_dict(self, state: dict[str, Any]):
-        if not state:
-            return
-        self.optimizer = self._built(state["seed"], state["candidates"], state["bounds"].numpy())
-        if state["z"] is None:
-            return
-        for z, loss in zip(state["z"].numpy(), state["loss"].numpy(), strict=True):
-            for _ in z:
-                self.optimizer.ask()  # moves the library's generator on as it was moved then
-            self.optimizer.tell(list(zip(z, loss, strict=True)))
-            self.told_z.append(z)
-            self.told_loss.append(loss)
+        if state:
+            for z, loss in zip(state["z"].numpy(), state["loss"].numpy(), strict=True):
+                self._hear(z, loss)
 
-    def _built(self, seed: int, candidates: int, bounds: np.ndarray) -> CMA:
-        self.seed, self.bounds = seed, bounds
-        return CMA(np.zeros(len(bounds)), self.sigma, bounds, seed=seed, population_size=candidates)
+    def _hear(self, z: np.ndarray, loss: np.ndarray) -> None:
+        self.told.append((z, loss))
+        # only ranks matter: a failure ranks behind everything finite, and nan, which would spoil the sorting, is one
+        ranked = np.where(np.isfinite(loss), loss, np.inf)
+        if np.isfinite(ranked).any():  # a generation of nothing but failures says nothing
+            self._sized(len(z)).tell(list(zip(z, ranked, strict=True)))
+
+    def _sized(self, candidates: int) -> CMA:
+        if candidates < FEWEST:
+            raise ValueError(
+                f"outer.candidates = {candidates} is too few for cma_es; at least {FEWEST}, 4 + 3 ln P is usual"
+            )
+        if self.optimizer is None:
+            # the library refuses one dimension: a second one that nothing depends on is carried along
+            width = max(len(self.params), 2)
+            bounds = np.full((width, 2), [-np.inf, np.inf])
+            bounds[: len(self.params)] = [param.reach for param in self.params]
+            self.optimizer = CMA(np.zeros(width), self.sigma, bounds, seed=0, population_size=candidates)
+        return self.optimizer
 
     def _decoded(self, z: np.ndarray) -> Tensor:
         rows = [[param.decode(float(value)) for param, value in zip(self.params, row, strict=False)] for row in z]

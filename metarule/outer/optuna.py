@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metarule.collect import unknown
 from metarule.outer.base import OuterLoop
-from metarule.params import Param
+from metarule.params import Param, starts
 from metarule.rng import seed_number
 
 ALIASES = {
@@ -102,7 +102,7 @@ class OptunaSearch(OuterLoop):
     @property
     def best(self):
         if not self.told:
-            return torch.tensor([param.start for param in self.params], dtype=torch.float64)
+            return starts(self.params)
         return self._row(min(self.told, key=lambda trial: trial["values"][0])["params"])
 
     @property
