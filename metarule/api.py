@@ -16,10 +16,11 @@ from metarule.inspection.figures import draw
 from metarule.inspection.numbers import Document, found
 from metarule.jobs import Listener, resume, resumed, start
 from metarule.learner import Learner
+from metarule.reading import find, read
 from metarule.records import unused
 from metarule.rules import Rule
 from metarule.runs import RunFolder
-from metarule.spec import Search, find, read
+from metarule.spec import Search
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from metarule.credit import CREDIT
 from metarule.inner import ENGINES
 from metarule.inspection.numbers import found
 from metarule.outer import OUTER
+from metarule.reading import shipped
 from metarule.rules import RULES
-from metarule.spec import shipped
 from metarule.synapses import SYNAPSES
 from metarule.tasks import TASKS
 from metarule.tasks.images import IMAGES

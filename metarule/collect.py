@@ -29,15 +29,17 @@ def collect(package: str, base: Kind) -> dict[str, Kind]:
 
 def members(module: ModuleType, base: Kind) -> list[Kind]:
     """The concrete subclasses of `base` that `module` itself defines."""
-    return [
-        member
-        for member in vars(module).values()
-        if inspect.isclass(member)
+    return [member for member in vars(module).values() if _is_member(member, module, base)]
+
+
+def _is_member(member: Any, module: ModuleType, base: type[Any]) -> bool:
+    return (
+        inspect.isclass(member)
         and issubclass(member, base)
         and not inspect.isabstract(member)
         and member.__module__ == module.__name__
         and "kind" in vars(member)
-    ]
+    )
 
 
 def join(registry: dict[str, Kind], classes: Iterable[Kind]) -> None:

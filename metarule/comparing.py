@@ -13,10 +13,12 @@ from metarule.inner import Map, in_turn
 from metarule.jobs import resumed
 from metarule.learner import Learner
 from metarule.loop import engine_for
+from metarule.plugins import SpecError, plug
+from metarule.reading import find, overridden, read, shipped
 from metarule.records import RunError
 from metarule.rng import noise_for, seed_number
 from metarule.runs import RunFolder
-from metarule.spec import Search, SpecError, find, from_table, overridden, plug, read, shipped
+from metarule.spec import Search, from_table
 from metarule.tasks import TASKS, Task
 from metarule.zoo import ZOO
 

@@ -108,11 +108,6 @@ class Battery:
         }
 
 
-def headline(task: Task) -> str:
-    """The metric a comparison is about: the first one that is better when larger, else the loss."""
-    return next((name for name, way in task.metrics.items() if way == "max"), next(iter(task.metrics)))
-
-
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % interval of the mean (Student's t); the bounds are nan below two values."""
     mean = math.fsum(values) / len(values)
@@ -138,7 +133,7 @@ def tuned(
         raise ValueError(f"'{name}' has {len(learner.params)} free parameters ({given}); fix all but one rate")
     start = float(starts(learner.params)[0])
     episodes = max(budget // (GRID + 4), 1)
-    metric = headline(task)
+    metric = task.headline
     tried: dict[float, float] = {}
 
     def attempt(rates: list[float]) -> None:
@@ -190,7 +185,7 @@ def compare(
         scores[contender.name] = {metric: tuple(values) for metric, values in found.items()}
     kind = label or task.kind
     total = episodes * len(seeds)
-    order = sorted(task.metrics, key=lambda metric: metric != headline(task))
+    order = sorted(task.metrics, key=lambda metric: metric != task.headline)
     rows = [
         Row(name, kind, metric, *interval(found[metric]), total, len(seeds))
         for metric in order

@@ -125,6 +125,8 @@ class Reference(Inner):
         for name in objectives:
             if name not in task.metrics:
                 raise ValueError(unknown("search.objective", name, task.metrics))
+        if not steps:
+            raise ValueError(f"steps = {steps} is empty; train for at least one step")
         score_at = score_at or (steps.stop,)
         if not all(steps.start < point <= steps.stop for point in score_at):
             raise ValueError(f"score_at = {score_at} lies outside steps {steps.start + 1} to {steps.stop}")

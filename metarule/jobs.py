@@ -21,10 +21,12 @@ from torch import Tensor
 from metarule.evaluation import Battery, Conditions, Contender, compare, tuned
 from metarule.inner import Map
 from metarule.loop import Generation, begun, engine_for, generations, run
+from metarule.plugins import SpecError
+from metarule.reading import overridden
 from metarule.results import described, result
 from metarule.rng import seed_number
 from metarule.runs import RunError, RunFolder
-from metarule.spec import Search, SpecError, from_table, overridden
+from metarule.spec import Search, from_table
 from metarule.workers import pool
 from metarule.zoo import algorithm
 
@@ -113,7 +115,9 @@ def battery(
     budget = search.budget.generations * search.budget.candidates * search.inner.episodes
     network = search.network.build(search.task)
     contenders = [Contender("discovered", search.learner, theta[None])]
-    names = search.task.baselines + (EVERY_BASELINE if search.battery.baselines == "all" else ())
+    names = search.task.baselines
+    if search.battery.baselines == "all" and "backprop" in names:  # a task without targets has no gradient to descend
+        names += EVERY_BASELINE
     for name in names:
         if name == "backprop_terms":
             contenders.append(_with_backprop(search, map, progress))

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import tomllib
-import typing
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
-from metarule.collect import join, load_file, members, unknown
-from metarule.credit import CREDIT, CreditAssignment
+from metarule.collect import unknown
+from metarule.credit import CreditAssignment
 from metarule.inner import ENGINES
 from metarule.learner import ANY, Learner
 from metarule.network import Network, Population, Projection
-from metarule.outer import OUTER, OuterLoop
-from metarule.rules import RULES, Rule
-from metarule.synapses import SYNAPSES, SynapseModel
-from metarule.tasks import TASKS, Task
-
-ROOMS: dict[str, tuple[dict[str, Any], type]] = {
-    "task": (TASKS, Task),
-    "credit": (CREDIT, CreditAssignment),
-    "rule": (RULES, Rule),
-    "synapse": (SYNAPSES, SynapseModel),
-    "outer": (OUTER, OuterLoop),
-}
-"""Table of a search file -> the registry and the interface of its plug-ins."""
-
-
-class SpecError(ValueError):
-    """A mistake in a search file, an override or a name: the user's to mend, exit code 2."""
+from metarule.outer import OuterLoop
+from metarule.plugins import SpecError, build, load_installed, load_plugin, plug, settings, table_of
+from metarule.rng import noise_for
+from metarule.rules import Rule
+from metarule.synapses import SynapseModel
+from metarule.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -176,19 +160,19 @@ class Search:
 
     def table(self) -> dict[str, Any]:
         """The whole search as nested tables with every default written out; `from_table` of it is this search."""
-        rules = {key: _table(rule) for key, rule in self.rules.items()}
-        synapses = {key: _table(synapse) for key, synapse in self.synapses.items()}
+        rules = {key: table_of(rule) for key, rule in self.rules.items()}
+        synapses = {key: table_of(synapse) for key, synapse in self.synapses.items()}
         return {
             "plugins": list(self.plugins),
-            "task": _table(self.task),
-            "network": _table(self.network),
-            "credit": _table(self.credit),
+            "task": table_of(self.task),
+            "network": table_of(self.network),
+            "credit": table_of(self.credit),
             "rules": rules,
             "synapses": synapses,
-            "inner": _table(self.inner),
-            "outer": {**_table(self.outer), **_table(self.budget)},
-            "search": _table(self.search),
-            "battery": _table(self.battery),
+            "inner": table_of(self.inner),
+            "outer": {**table_of(self.outer), **table_of(self.budget)},
+            "search": table_of(self.search),
+            "battery": table_of(self.battery),
             "fixed": dict(self.fixed),
         }
 
@@ -216,6 +200,7 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
     for name in table:
         if name not in TABLES:
             raise SpecError(unknown("a table of the search file", name, TABLES))
+    load_installed()
     plugins = tuple(str((folder / path).resolve()) for path in table.get("plugins", ()))
     for path in plugins:
         load_plugin(path)
@@ -235,7 +220,7 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
         rules={key: plug("rule", part, owner) for key, (part, owner) in _owned(rules, "rule").items()},
         synapses={key: plug("synapse", part, owner) for key, (part, owner) in _owned(synapses, "synapse").items()},
         inner=build(InnerSpec, table.get("inner", {}), "inner"),
-        outer=plug("outer", outer, also=tuple(spec.name for spec in _fields(Budget))),
+        outer=plug("outer", outer, also=tuple(spec.name for spec in settings(Budget))),
         budget=build(Budget, budget, "outer"),
         search=build(SearchSpec, table.get("search", {}), "search"),
         battery=build(BatterySpec, table.get("battery", {}), "battery"),
@@ -259,103 +244,9 @@ def _check(search: Search) -> None:
         raise SpecError(f"outer.kind = '{search.outer.kind}' takes one objective; {len(search.objectives)} given")
     if any(param.choices for param in learner.params) and "categorical" not in search.outer.accepts:
         raise SpecError(f"outer.kind = '{search.outer.kind}' does not take categorical parameters; use 'optuna'")
-    type(search.outer)(**{f.name: getattr(search.outer, f.name) for f in _fields(search.outer)}).start(learner.params)
-
-
-def load_plugin(path: str) -> list[str]:
-    """Load a user's file and let its plug-ins join their rooms; returns their kinds as 'room.kind'."""
-    module = load_file(path)
-    found = []
-    for room, (registry, base) in ROOMS.items():
-        classes = members(module, base)
-        join(registry, classes)
-        found += [f"{room}.{member.kind}" for member in classes]
-    if not found:
-        bases = ", ".join(base.__name__ for _, base in ROOMS.values())
-        raise SpecError(f"plug-in file {path} defines no concrete {bases} with a `kind`")
-    return found
-
-
-def plug(room: str, table: dict[str, Any], owner: str | None = None, also: tuple[str, ...] = ()) -> Any:
-    """The plug-in that a table with a `kind` describes; `also` are keys of the same table that were taken out."""
-    owner = owner or room
-    registry, _ = ROOMS[room]
-    if not isinstance(table, dict):
-        raise SpecError(f"{owner} = {table!r} must be a table with a key 'kind'")
-    if "kind" not in table:
-        raise SpecError(f"{owner}.kind is missing; it is one of {', '.join(sorted(registry))}")
-    if table["kind"] not in registry:
-        raise SpecError(unknown(f"{owner}.kind", str(table["kind"]), registry))
-    return build(registry[table["kind"]], {key: value for key, value in table.items() if key != "kind"}, owner, also)
-
-
-def build(kind: type, table: dict[str, Any], owner: str, also: tuple[str, ...] = ()) -> Any:
-    """An instance of a settings dataclass from a table; unknown keys and wrong types are named."""
-    if not isinstance(table, dict):
-        raise SpecError(f"{owner} = {table!r} must be a table")
-    hints = typing.get_type_hints(kind)
-    names = [spec.name for spec in _fields(kind)]
-    values = {}
-    for key, value in table.items():
-        if key not in names:
-            allowed = (*names, *also)
-            raise SpecError(unknown(f"a key of {owner}", key, allowed) if allowed else f"{owner} has no key '{key}'")
-        try:
-            values[key] = pydantic.TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
-        except pydantic.ValidationError as error:
-            said = error.errors()[0]["msg"].lower()
-            raise SpecError(f"{owner}.{key} = {value!r} does not fit {_spelled(hints[key])}: {said}") from error
-    return kind(**values)
-
-
-def read(path: Path, overrides: tuple[str, ...] = ()) -> tuple[Search, str]:
-    """A search from a TOML file and overrides 'outer.generations=50'; returns it with the file's text."""
-    try:
-        text = path.read_text()
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{path} is not valid TOML: {error}") from error
-    return from_table(overridden(table, overrides), path.parent), text
-
-
-def overridden(table: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The table with dotted overrides applied; values are read as TOML, bare words as strings."""
-    table = json.loads(json.dumps(table))
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals or not dotted:
-            raise SpecError(f"override '{override}' must read key=value, as in outer.generations=50")
-        *parents, key = dotted.strip().split(".")
-        place = table
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise SpecError(f"override '{override}': '{parent}' is a value, not a table")
-        try:
-            place[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            place[key] = text
-    return table
-
-
-def shipped() -> dict[str, Path]:
-    """The search files that come with metarule, by name."""
-    package = Path(__file__).parent
-    folder = package / "searches" if (package / "searches").is_dir() else package.parent / "searches"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def find(name: str) -> Path:
-    """A search file by path, or one that comes with metarule by name."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    files = shipped()
-    if name in files:
-        return files[name]
-    raise SpecError(f"{unknown('search', name, files)} (or give the path of a TOML file)")
+    trial = copy.copy(search.outer)
+    trial.start(learner.params, len(search.objectives))
+    trial.ask(search.budget.candidates, noise_for([("check",)]))
 
 
 def _keyed(table: dict[str, Any], one: str, many: str, default: str) -> dict[str, Any]:
@@ -381,16 +272,3 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             raise SpecError(f"fixed.{prefix}{key} = {value!r} must be a number")
     return flat
-
-
-def _fields(kind: Any) -> list[dataclasses.Field]:
-    return [spec for spec in dataclasses.fields(kind) if spec.init] if dataclasses.is_dataclass(kind) else []
-
-
-def _table(part: Any) -> dict[str, Any]:
-    table = {"kind": part.kind} if hasattr(part, "kind") else {}
-    return table | {spec.name: getattr(part, spec.name) for spec in _fields(part)}
-
-
-def _spelled(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

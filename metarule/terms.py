@@ -165,6 +165,7 @@ TERMS: dict[str, Term] = _terms(
     gain_post_change_pre=[(1, monomial(gain=1, post_change=1, pre=1))],
     reward_post_change_pre=[(1, monomial(reward=1, post_change=1, pre=1))],
     contrastive=[(1, monomial(post=1, pre=1)), (-1, monomial(post_ref=1, pre_ref=1))],
+    reward_contrastive=[(1, monomial(reward=1, post=1, pre=1)), (-1, monomial(reward=1, post_ref=1, pre_ref=1))],
     reward_weight_noise=[(1, monomial(reward=1, weight_noise=1))],
 )
 

@@ -15,7 +15,7 @@ import torch
 
 from metarule.block import Block, BlockOutcome
 from metarule.inner import Map, in_turn
-from metarule.spec import load_plugin
+from metarule.plugins import load_plugin
 
 ATTEMPTS = 3
 """How often a block is tried before a dying worker is taken for the block's own fault."""

@@ -1,8 +1,8 @@
 """Kill searches and compare what is left: `python tests/killing.py` runs the whole set, the suite a sample of it.
 
-A child process runs or resumes a small search and dies by SIGKILL: after a seeded delay, or at one of the boundaries of
-its writes (before and after a temporary file, a rename, a line of the log, and half-way through each). Whatever happened,
-`--resume` must end with the log, theta and result of the uninterrupted run, byte for byte.
+A child process runs or resumes a small search and dies by SIGKILL: after a seeded delay, or at one of the boundaries
+of its writes (before and after a temporary file, a rename, a line of the log, and half-way through each). Whatever
+happened, `--resume` must end with the log, theta and result of the uninterrupted run, byte for byte.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _watch(reached: Callable[[], None]) -> None:
 def _child(folder: Path, mode: str, value: str) -> None:
     import torch
 
-    from metarule import jobs, spec
+    from metarule import jobs, reading
     from metarule.runs import RunFolder
 
     torch.set_num_threads(1)
@@ -176,7 +176,7 @@ def _child(folder: Path, mode: str, value: str) -> None:
     if (folder / "spec.json").exists():
         jobs.resume(run)
     else:
-        search, text = spec.read(folder / "asked.toml")
+        search, text = reading.read(folder / "asked.toml")
         jobs.start(run, search, text)
     if mode == "count":
         (folder / "boundaries").write_text(str(count))

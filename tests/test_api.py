@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import metarule as mr
-from metarule.spec import find, read
+from metarule.reading import find, read
 
 TINY = ("outer.generations=2", "outer.candidates=4", "inner.episodes=1", "inner.steps=20", "battery.episodes=2")
 

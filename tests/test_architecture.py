@@ -23,8 +23,9 @@ learner
 block
 inner
 family gradient_descent zoo
+plugins
 spec
-workers evaluation findings
+reading workers evaluation findings
 runs results
 loop
 jobs

@@ -12,9 +12,9 @@ from building import make
 from metarule.contracts import CHECKS
 from metarule.contracts.base import verified
 from metarule.params import Param
+from metarule.plugins import ROOMS
 from metarule.rules import Rule
 from metarule.signals import outer
-from metarule.spec import ROOMS
 
 MEMBERS = [(room, kind) for room, (registry, _) in ROOMS.items() for kind in registry]
 

@@ -312,8 +312,9 @@ def test_feedback_alignment_with_transposed_weights_is_backprop():
     stepwise(FeedbackAlignment(), Backprop(), aim, network)
 
 
-def test_direct_feedback_through_chained_weights_is_backprop_in_a_linear_network():
-    network = Network.chain((6, 5, 4, 3), "linear", "softmax", bias=True)
+@pytest.mark.parametrize(("sizes", "activation"), [((6, 5, 4, 3), "linear"), ((6, 5, 3), "tanh")])
+def test_direct_feedback_through_chained_weights_is_backprop_where_the_way_down_is_linear(sizes, activation):
+    network = Network.chain(sizes, activation, "softmax", bias=True)
 
     def aim(weights):
         chained = torch.eye(3, dtype=torch.float64)[None]
@@ -354,6 +355,9 @@ def test_sign_symmetry_sends_errors_through_weights_of_backprops_sign(magnitude)
     for projection in learner.network.projections:
         units = torch.eye(learner.network.sizes[projection.target], dtype=torch.float64).expand(2, -1, -1)
         assert torch.equal(torch.sign(send(projection, units)), torch.sign(back(projection, units)))
+        thrice = {name: weight * (1 if "=>" in name else 3) for name, weight in state["weights"].items()}
+        sized = credit.sender(learner.network, thrice, {}, 0, address("run", runs=2))
+        assert torch.equal(send(projection, units), sized(projection, units))  # and of nothing else of theirs
 
 
 def test_sign_symmetry_redraws_its_magnitude_only_where_it_says_so():

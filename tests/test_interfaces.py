@@ -329,13 +329,15 @@ def test_family_gives_every_candidate_what_its_own_learner_gives_it():
     columns = {0: [1], 1: [2, 3], 2: [4]}
     for c, row in enumerate(MIXED):
         learner, own = FAMILY.learner(row)
-        alone = train(learner, own[None], 6, runs=Runs((c,), FOUR.episodes), wants=frozenset({"loss", "grad"}))
+        alone = train(learner, own[None], 6, runs=Runs((c,), FOUR.episodes), wants=frozenset({"loss", "grad", "carry"}))
         torch.testing.assert_close(together.loss[c], alone.loss[0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(together.scores["closeness"][c], -alone.loss[0, :, 0], rtol=1e-12, atol=1e-12)
         assert alone.grad is not None
         expected = torch.zeros(5, dtype=torch.float64)
         expected[columns[int(row[0])]] = alone.grad[0]
         torch.testing.assert_close(together.grad[c], expected, rtol=1e-10, atol=1e-12)
+        kept = (together.carry or {})[FAMILY.structure(row)[0]]
+        assert_states_close(alone.carry or {}, tree.selected(kept, slice(2 * c, 2 * c + 2)), 1e-12)
 
 
 def test_family_goes_on_from_carry_and_prunes_as_one_learner_does():

@@ -7,7 +7,8 @@ import json
 import killing
 import pytest
 
-from metarule import jobs, spec
+from metarule import jobs, reading
+from metarule.plugins import SpecError
 from metarule.runs import CHECKPOINT, PREVIOUS, RunError, RunFolder
 
 
@@ -27,7 +28,7 @@ def test_a_search_killed_at_a_write_boundary_ends_as_if_it_had_not_been(boundary
 def run(tmp_path):
     """A finished run of three generations."""
     folder = killing.prepared(tmp_path / "run", "cma_es", generations=3, episodes=0)
-    search, text = spec.read(folder / "asked.toml")
+    search, text = reading.read(folder / "asked.toml")
     jobs.start(RunFolder(folder), search, text)
     return RunFolder(folder)
 
@@ -73,9 +74,9 @@ def test_a_changed_search_file_is_refused(run):
 
 def test_a_finished_run_grows_by_generations_and_by_nothing_else(run):
     before = (run.path / "log.jsonl").read_bytes()
-    with pytest.raises(spec.SpecError, match=r"inner\.episodes cannot change"):
+    with pytest.raises(SpecError, match=r"inner\.episodes cannot change"):
         jobs.resume(run, ("inner.episodes=3",))
-    with pytest.raises(spec.SpecError, match="may only grow"):
+    with pytest.raises(SpecError, match="may only grow"):
         jobs.resume(run, ("outer.generations=2",))
     jobs.resume(run, ("outer.generations=5",))
     after = (run.path / "log.jsonl").read_bytes()
@@ -84,7 +85,7 @@ def test_a_finished_run_grows_by_generations_and_by_nothing_else(run):
 
 
 def test_a_folder_in_use_or_taken_is_refused(run):
-    search, text = spec.read(run.path / "asked.toml")
+    search, text = reading.read(run.path / "asked.toml")
     with pytest.raises(RunError, match="already holds a run"):
         jobs.start(run, search, text)
     with run.locked(), pytest.raises(RunError, match="in use by process"), run.locked():

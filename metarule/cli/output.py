@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -22,6 +23,11 @@ def stderr() -> Console:
 def say(text: str) -> None:
     """A message, as it is."""
     stderr().print(text, soft_wrap=True)
+
+
+def at_once(text: str) -> None:
+    """A message from a signal handler, which may have interrupted another one in the middle of its printing."""
+    os.write(2, f"{text}\n".encode())
 
 
 def show(content: RenderableType) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metarule.cli.output import emit, say, show, stderr
+from metarule.cli.output import at_once, emit, say, show, stderr
 from metarule.cli.progress import Progress
 from metarule.inspection import numbers
 from metarule.records import RunError, unused
@@ -56,11 +56,11 @@ def search(
 
 
 def _start(file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, workers: int, json: bool) -> None:
-    from metarule import jobs, spec
+    from metarule import jobs, reading
     from metarule.runs import RunFolder
 
-    source = spec.find(file)
-    made, text = spec.read(source, overrides)
+    source = reading.find(file)
+    made, text = reading.read(source, overrides)
     path = runs_dir / name if name else unused(runs_dir, source.stem)
     _work(path, json, lambda listener: jobs.start(RunFolder(path), made, text, workers, listener))
 
@@ -80,7 +80,7 @@ def _work(path: Path, json: bool, job: Any) -> None:
 
     torch.set_num_threads(1)
     try:
-        with Progress(stderr()) as progress, jobs.stop_signals(progress.message) as stopping:
+        with Progress(stderr()) as progress, jobs.stop_signals(at_once) as stopping:
             progress.message(f"run folder: {path}")
             job(jobs.Listener(progress.generation, progress.message, stopping))
     except jobs.Stopped:
@@ -104,9 +104,9 @@ def _report(path: Path, json: bool, figures: list[Path]) -> None:
 
 
 def _copy(file: str, target: Path) -> None:
-    from metarule import spec
+    from metarule import reading
 
-    text = spec.find(file).read_text()
+    text = reading.find(file).read_text()
     try:
         with target.open("x") as handle:
             handle.write(text)
@@ -120,11 +120,11 @@ def _copy(file: str, target: Path) -> None:
 def _plan(file: str, overrides: tuple[str, ...], workers: int, seeds: int, json: bool) -> None:
     import torch
 
-    from metarule import jobs, spec
+    from metarule import jobs, reading
     from metarule.inspection.report import settings_table
 
     torch.set_num_threads(1)
-    made, _ = spec.read(spec.find(file), overrides)
+    made, _ = reading.read(reading.find(file), overrides)
     plan = jobs.plan(made, 1 if seeds > 1 else workers)
     if seeds > 1:
         plan |= {"seeds": seeds, "workers": workers, "seconds": plan["seconds"] * -(-seeds // workers)}
@@ -137,13 +137,13 @@ def _plan(file: str, overrides: tuple[str, ...], workers: int, seeds: int, json:
 def _replicates(
     file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, workers: int, seeds: int, json: bool
 ) -> None:
-    from metarule import jobs, replicates, spec
+    from metarule import jobs, reading, replicates
     from metarule.inspection.report import replicates_report
 
     if any(override.startswith("search.seed=") for override in overrides):
         raise ValueError("--seeds sets search.seed to 0, 1, ...; leave search.seed out")
-    source = spec.find(file)
-    spec.read(source, overrides)
+    source = reading.find(file)
+    reading.read(source, overrides)
     numbered = range(seeds)
     paths = replicates.folders(runs_dir, name or source.stem, numbered)
     if name and paths[0].name != f"{name}-seed0":
@@ -155,7 +155,7 @@ def _replicates(
         ]
         for seed, path in zip(numbered, paths, strict=True)
     ]
-    with jobs.stop_signals(say) as stopping:
+    with jobs.stop_signals(at_once) as stopping:
         codes = replicates.side_by_side(commands, workers, lambda seed, line: say(f"seed {seed}: {line}"), stopping)
     documents = [numbers.found(path) for path, code in zip(paths, codes, strict=True) if code == 0]
     if json:

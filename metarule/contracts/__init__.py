@@ -12,7 +12,7 @@ from metarule.contracts.outer import check_outer
 from metarule.contracts.rules import check_rule
 from metarule.contracts.synapses import check_synapse
 from metarule.contracts.tasks import check_task
-from metarule.spec import ROOMS, load_plugin
+from metarule.plugins import ROOMS, load_plugin
 
 __all__ = ["CHECKS", "Check", "check_credit", "check_outer", "check_rule", "check_synapse", "check_task", "checked"]
 

@@ -58,7 +58,7 @@ class Recording:
             elif not np.all(np.isfinite(array)):
                 place = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(array)))
                 found.append(f"{path}{list(place)} is not finite; cut the recording before it")
-        for edge, array in self.weights.items():
+        for edge in self.weights:
             if "->" not in edge:
                 found.append(f"/weights/{edge} does not say which way it runs; name it 'pre->post'")
         if self.weights and not any(np.any(np.diff(array, axis=0)) for array in self.weights.values()):

@@ -138,8 +138,8 @@ def document_report(title: str, document: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [settings_table(title, plain)] if plain else []
     for name, value in document.items():
         if _nested(value):
-            table = settings_table if isinstance(value, dict) else plain_table
-            parts.append(table(name.replace("_", " "), value))
+            title = name.replace("_", " ")
+            parts.append(settings_table(title, value) if isinstance(value, dict) else plain_table(title, value))
     return Group(*parts)
 
 

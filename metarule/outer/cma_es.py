@@ -22,8 +22,8 @@ class CmaEs(OuterLoop):
     """z ~ N(m, sigma^2 C); m moves to the weighted mean of the better half, C and sigma follow its path.
 
     `sigma` is the first step size in units of `Param.scale`. The rule handed over is the mean m, not the luckiest
-    sample. Saved as the history of what was told, which rebuilds the optimizer bit for bit; its generator is seeded before
-    every ask. Raises ValueError for fewer than 4 candidates.
+    sample. Saved as the history of what was told, which rebuilds the optimizer bit for bit; its generator is
+    seeded before every ask. Raises ValueError for fewer than 4 candidates.
     """
 
     kind = "cma_es"

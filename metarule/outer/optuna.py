@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.storages import InMemoryStorage
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
 from torch import Tensor
 
 from metarule.collect import unknown
@@ -34,17 +35,19 @@ ALIASES = {
 PENALTY = 1e6
 """What a sampler is told of a candidate that diverged: samplers model values, and +inf is none."""
 
-_STORAGE = "study.db"
-_NAME = "metarule"
+STUDY = "study.db"
+"""The view of a search that Optuna's own tools read."""
 
 
 @dataclass
 class OptunaSearch(OuterLoop):
     """z in [-span, span] per real parameter, names per categorical one, proposed by `sampler` (an alias or a class).
 
-    Before every ask the sampler is made anew from (seed, trial number), and the study is rebuilt from its told trials:
-    a resumed search proposes what it would have proposed. `publish` writes the study to study.db, a view for other
-    tools. The rule handed over is the best trial's. Raises ValueError on an unknown sampler.
+    Before every ask the sampler is made anew from (seed, trial number). What is saved is what was asked and told;
+    asking and telling it again rebuilds study and sampler bit for bit, with no attribute or pickle of the library's
+    read from a file. `publish` writes the study to study.db, a view for other tools. The rule handed over is the best
+    trial's. Raises ValueError on an unknown sampler, and on a saved search that this version of Optuna would not have
+    made.
     """
 
     kind = "optuna"
@@ -57,101 +60,76 @@ class OptunaSearch(OuterLoop):
     def __post_init__(self) -> None:
         if self.span <= 0:
             raise ValueError(f"outer.span = {self.span} must be positive")
-        if ALIASES.get(self.sampler, self.sampler) not in dir(optuna.samplers):
-            raise ValueError(unknown("outer.sampler", self.sampler, ALIASES))
+        if self.sampler not in ALIASES and self.sampler not in _samplers():
+            raise ValueError(unknown("outer.sampler", self.sampler, [*ALIASES, *_samplers()]))
 
     def start(self, params, objectives=1):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.params = params
-        self.distributions = {param.name: _distribution(param, self.span) for param in params}
-        self.told: list[dict[str, Any]] = []
-        self.study: optuna.Study | None = None
-        self.seed: int | None = None
+        self.distributions: dict[str, BaseDistribution] = {p.name: _distribution(p, self.span) for p in params}
         self.objectives = objectives
+        self.study = self._empty()
+        self.seed: int | None = None
+        self.told: list[dict[str, list[Any]]] = []  # one entry per generation: params and values of its trials
         self.pending: list[Trial] = []
 
     def ask(self, candidates, noise):
         if self.seed is None:
             self.seed = int(noise.at("optuna").integers(2**31).item())
-        study = self.study or self._rebuilt()
-        self.pending = []
-        for _ in range(candidates):
-            study.sampler = self._sampler(len(study.trials))
-            with _quiet():
-                self.pending.append(study.ask(self.distributions))
+        self._propose(candidates)
         return torch.stack([self._row(trial.params) for trial in self.pending])
 
     def tell(self, theta, loss, grad=None):
         finite = torch.nan_to_num(loss, nan=PENALTY, posinf=PENALTY, neginf=-PENALTY)
-        study = self.study
-        assert study is not None
-        for trial, values in zip(self.pending, finite.tolist(), strict=True):
-            study.sampler = self._sampler(trial.number)
+        self._hear(finite.tolist())
+
+    def _propose(self, candidates: int) -> None:
+        self.pending = []
+        for _ in range(candidates):
+            self.study.sampler = self._sampler(len(self.study.trials))
             with _quiet():
-                study.tell(trial, values)
-            frozen = study.trials[trial.number]
-            self.told.append(
-                {
-                    "params": frozen.params,
-                    "values": frozen.values,
-                    "system_attrs": _plain(frozen.system_attrs),
-                }
-            )
+                self.pending.append(self.study.ask(self.distributions))
+
+    def _hear(self, values: list[list[float]]) -> None:
+        self.told.append({"params": [trial.params for trial in self.pending], "values": values})
+        for trial, value in zip(self.pending, values, strict=True):
+            self.study.sampler = self._sampler(trial.number)
+            with _quiet():
+                self.study.tell(trial, value)
         self.pending = []
 
     @property
     def best(self):
-        if not self.told:
-            return starts(self.params)
-        return self._row(min(self.told, key=lambda trial: trial["values"][0])["params"])
+        trials = [pair for told in self.told for pair in zip(told["params"], told["values"], strict=True)]
+        return self._row(min(trials, key=lambda pair: pair[1][0])[0]) if trials else starts(self.params)
 
     @property
     def front(self) -> Tensor:
         """Rows of theta that no other trial beats in every objective (N P)."""
-        assert self.study is not None
         return torch.stack([self._row(trial.params) for trial in self.study.best_trials])
 
     def state_dict(self):
-        return {"told": self.told, "seed": self.seed, "attributes": self._attributes()}
+        return {"told": self.told, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]):
-        self.told, self.seed = list(state["told"]), state["seed"]
-        self.study = self._rebuilt(state["attributes"])
+        self.seed = state["seed"]
+        for told in state["told"]:
+            self._propose(len(told["params"]))
+            if [trial.params for trial in self.pending] != told["params"]:
+                raise ValueError(
+                    f"outer.sampler = '{self.sampler}' does not propose what it proposed when this search was saved; "
+                    f"most likely optuna was another version then (it is {optuna.__version__} now)"
+                )
+            self._hear(told["values"])
 
     def publish(self, folder: Path):
-        (folder / _STORAGE).unlink(missing_ok=True)
-        study = optuna.create_study(
-            study_name=folder.name,
-            storage=f"sqlite:///{folder / _STORAGE}",
-            directions=["minimize"] * self.objectives,
-        )
-        study.add_trials([self._frozen(trial) for trial in self.told])
+        (folder / STUDY).unlink(missing_ok=True)
+        view = self._empty(f"sqlite:///{folder / STUDY}", folder.name)
+        view.add_trials(self.study.get_trials(states=[TrialState.COMPLETE]))
 
-    def _rebuilt(self, attributes: dict[str, Any] | None = None) -> optuna.Study:
-        """A study in memory that knows every told trial and what samplers noted on the study itself."""
-        self.storage = InMemoryStorage()
-        self.study = optuna.create_study(
-            study_name=_NAME, storage=self.storage, directions=["minimize"] * self.objectives
-        )
-        for trial in self.told:
-            self.study.add_trial(self._frozen(trial))
-        for key, value in (attributes or {}).items():
-            self.storage.set_study_system_attr(self.storage.get_study_id_from_name(_NAME), key, value)
-        return self.study
-
-    def _attributes(self) -> dict[str, Any]:
-        """Where samplers that keep their place on the study (QMC) stand."""
-        if self.study is None:
-            return {}
-        return dict(self.storage.get_study_system_attrs(self.storage.get_study_id_from_name(_NAME)))
-
-    def _frozen(self, trial: dict[str, Any]) -> optuna.trial.FrozenTrial:
-        return create_trial(
-            params=trial["params"],
-            distributions=self.distributions,
-            values=trial["values"],
-            system_attrs=trial["system_attrs"],
-            state=TrialState.COMPLETE,
+    def _empty(self, storage: str | None = None, name: str | None = None) -> optuna.Study:
+        return optuna.create_study(
+            study_name=name, storage=storage, directions=[StudyDirection.MINIMIZE] * self.objectives
         )
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -165,6 +143,18 @@ class OptunaSearch(OuterLoop):
             for param in self.params
         ]
         return torch.tensor(row, dtype=torch.float64)
+
+
+def _samplers() -> list[str]:
+    """Names of the samplers that need nothing but a seed."""
+    return [
+        name
+        for name, kind in vars(optuna.samplers).items()
+        if inspect.isclass(kind)
+        and not inspect.isabstract(kind)
+        and "seed" in (settings := inspect.signature(kind).parameters)
+        and all(setting.default is not inspect.Parameter.empty for setting in settings.values())
+    ]
 
 
 def _distribution(param: Param, span: float) -> FloatDistribution | CategoricalDistribution:

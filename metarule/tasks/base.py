@@ -52,6 +52,11 @@ class Task(ABC):
         """The output the task wants, with the loss that matches it: "softmax", "sigmoid" or "linear"."""
         return "softmax"
 
+    @property
+    def headline(self) -> str:
+        """The metric that comparisons are about: the first one that is better when larger, else the loss."""
+        return next((name for name, way in self.metrics.items() if way == "max"), next(iter(self.metrics)))
+
     @abstractmethod
     def sample(self, noise: Noise, batch: int) -> Episode:
         """One episode per run of `noise`; equal addresses give equal data. `batch` is B of the training batches."""

@@ -75,6 +75,8 @@ class Gaussian(Task):
     source = "Oja, 1982"
     metrics = {"held_out_loss": "min", "cosine": "max", "norm_error": "min"}  # noqa: RUF012
 
+    baselines = ("oja", "subspace_oja")
+
     def __post_init__(self) -> None:
         if not 1 <= self.outputs < self.inputs:
             raise ValueError(f"task.outputs = {self.outputs} must lie between 1 and inputs - 1 = {self.inputs - 1}")
@@ -94,6 +96,10 @@ class Gaussian(Task):
         axes = factor * triangle.diagonal(dim1=1, dim2=2).sign()[:, None, :]
         spectrum = self.gap ** torch.arange(self.inputs, dtype=noise.dtype, device=noise.index.device)
         return GaussianEpisode(axes, spectrum, noise, self.outputs, batch)
+
+    @property
+    def headline(self):
+        return "held_out_loss"  # a direction without a length is not enough
 
     def held_out(self):
         return replace(self, split="held_out")
