@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+_EXPONENT = 80.0  # where a log parameter without a bound ends: float32 overflows at e^88
+_REACH = 1e6  # where any other ends, in scales
+
 
 @dataclass(frozen=True)
 class Param:
@@ -45,16 +48,18 @@ class Param:
 
     def decode(self, z: float) -> float:
         """Internal coordinate -> value, held inside the bounds."""
-        value = self.start * math.exp(self.scale * z) if self.log else self.start + self.scale * z
+        if self.log:
+            value = self.start * math.exp(min(max(self.scale * z, -_EXPONENT), _EXPONENT))
+        else:
+            value = self.start + self.scale * z
         return min(max(value, self.low), self.high)
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The bounds in internal coordinates."""
-        below = self.low <= 0 if self.log else math.isinf(self.low)
-        return -math.inf if below else self.encode(self.low), math.inf if math.isinf(self.high) else self.encode(
-            self.high
-        )
+        """The bounds in internal coordinates; both finite, so that no search walks into an overflow."""
+        far = _EXPONENT / self.scale if self.log else _REACH
+        low = -far if self.log and self.low <= 0 else max(self.encode(self.low), -far)
+        return low, min(self.encode(self.high), far)
 
     def encode(self, value: float) -> float:
         """Value -> internal coordinate."""

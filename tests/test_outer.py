@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from metarule.outer import OUTER
+from metarule.outer.cma_es import CmaEs
 from metarule.outer.optuna import ALIASES, OptunaSearch
 from metarule.params import Param, starts
 from metarule.rng import noise_for
@@ -134,6 +135,25 @@ def test_optuna_resumes_identically_with_every_sampler(sampler):
         assert torch.equal(turn(through, generation)[0], turn(stopped, generation)[0])
 
 
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3"])
+@pytest.mark.parametrize("cut", [51, 55])
+def test_optuna_breeds_the_same_offspring_after_a_resume(sampler, cut):
+    def generation(loop, number):
+        theta = loop.ask(4, noise_for([(0, "outer", number)]))
+        loop.tell(theta, torch.stack(((theta[:, 0] - 1) ** 2, theta[:, 1] ** 2), dim=1))
+        return theta
+
+    params = (*PARAMS, Param("kind", choices=("bad", "good")))
+    through, stopped = (OptunaSearch(sampler=sampler) for _ in range(2))
+    for loop in (through, stopped):
+        loop.start(params, objectives=2)
+    for number in range(cut):  # the second generation of its population of 50 begins at trial 50, the fifth at 200
+        generation(through, number)
+    stopped.load_state_dict(through.state_dict())
+    for number in range(cut, cut + 3):
+        assert torch.equal(generation(through, number), generation(stopped, number))
+
+
 def test_optuna_chooses_among_names_and_keeps_a_front():
     params = (Param("real"), Param("kind", choices=("bad", "good")))
     loop = OptunaSearch()
@@ -150,13 +170,84 @@ def test_optuna_chooses_among_names_and_keeps_a_front():
 def test_the_study_in_the_run_folder_is_a_view_that_optuna_reads(tmp_path):
     import optuna
 
-    loop = started("optuna")
+    loop = OptunaSearch()
+    loop.start(PARAMS)
     for generation in range(2):
         turn(loop, generation)
         loop.publish(tmp_path)
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert len(study.trials) == 16
-    assert study.best_value == min(value for told in loop.told for (value,) in told["values"])
+    assert study.best_value == loop.losses.min()
+
+
+def test_publishing_again_adds_new_trials_only_and_replaces_those_of_another_search(tmp_path):
+    import optuna
+
+    def shown():
+        trials = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+        return [trial.params for trial in trials], [trial.datetime_complete for trial in trials]
+
+    loop, other = OptunaSearch(), OptunaSearch(sampler="random", span=1.0)
+    loop.start(PARAMS)
+    other.start(PARAMS)
+    turn(loop, 0, spoil=(3,))
+    loop.publish(tmp_path)
+    before = shown()
+    turn(loop, 1)
+    loop.publish(tmp_path)
+    loop.publish(tmp_path)
+    after = shown()
+    assert len(after[0]) == 16
+    assert (after[0][:8], after[1][:8]) == before
+    theta, _ = turn(other, 5)
+    other.publish(tmp_path)
+    names = [param.name for param in PARAMS]
+    assert shown()[0] == [dict(zip(names, row, strict=True)) for row in theta.tolist()]  # units of theta
+
+
+def test_a_study_is_saved_without_what_samplers_pickle_and_without_what_nobody_answered():
+    loop = OptunaSearch(sampler="cma_es")
+    loop.start(PARAMS)
+    for generation in range(3):
+        turn(loop, generation)
+    before = loop.state_dict()
+    assert set(before) == {"z", "losses", "seeds", "counts"}
+    expected = loop.ask(8, noise_for([(0, "outer", 3)]))
+    assert torch.equal(loop.ask(8, noise_for([(0, "outer", 3)])), expected)
+    assert all(torch.equal(before[name], loop.state_dict()[name]) for name in ("z", "losses"))
+
+
+def test_optuna_begins_at_the_start_and_ranks_a_failure_behind_every_loss():
+    loop = OptunaSearch()
+    loop.start(PARAMS)
+    theta = loop.ask(2, noise_for([(0, "outer", 0)]))
+    assert torch.equal(theta[0], starts(PARAMS))
+    loop.tell(theta, torch.tensor([[math.nan], [1e9]], dtype=torch.float64))
+    assert torch.equal(loop.best, theta[1])
+    assert torch.equal(loop.front, theta[1:])
+
+
+@pytest.mark.parametrize("kind", OUTER)
+def test_a_saved_state_stays_as_it_was_while_the_search_goes_on(kind):
+    loop, restored = started(kind), started(kind)
+    turn(loop, 0)
+    state = loop.state_dict()
+    kept = copy.deepcopy(state)
+    turn(loop, 1)
+    restored.load_state_dict(state)
+    turn(restored, 1)
+    torch.testing.assert_close(state, kept, rtol=0, atol=0)
+
+
+def test_cma_es_without_bounds_stays_finite_and_keeps_its_number_of_candidates():
+    loop = CmaEs()
+    loop.start((Param("rate", start=1.0, log=True), Param("real")))
+    for generation in range(400):
+        theta = loop.ask(8, noise_for([(0, "outer", generation)]))
+        loop.tell(theta, -theta[:, :1].log() - theta[:, 1:])
+    assert torch.isfinite(loop.best).all()
+    with pytest.raises(ValueError, match="began with 8"):
+        loop.ask(6, noise_for([(0, "outer", 400)]))
 
 
 @pytest.mark.parametrize(

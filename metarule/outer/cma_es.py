@@ -70,7 +70,7 @@ class CmaEs(OuterLoop):
 
     def _hear(self, z: np.ndarray, loss: np.ndarray) -> None:
         self.told.append((z, loss))
-        # only ranks matter: a failure ranks behind everything finite, and nan, which would spoil the sorting, is one
+        # only ranks matter: a failure ranks behind everything finite; a nan is one, and would spoil the sorting
         ranked = np.where(np.isfinite(loss), loss, np.inf)
         if np.isfinite(ranked).any():  # a generation of nothing but failures says nothing
             self._sized(len(z)).tell(list(zip(z, ranked, strict=True)))
@@ -81,11 +81,13 @@ class CmaEs(OuterLoop):
                 f"outer.candidates = {candidates} is too few for cma_es; at least {FEWEST}, 4 + 3 ln P is usual"
             )
         if self.optimizer is None:
-            # the library refuses one dimension: a second one that nothing depends on is carried along
-            width = max(len(self.params), 2)
-            bounds = np.full((width, 2), [-np.inf, np.inf])
-            bounds[: len(self.params)] = [param.reach for param in self.params]
-            self.optimizer = CMA(np.zeros(width), self.sigma, bounds, seed=0, population_size=candidates)
+            bounds = np.array([param.reach for param in self.params])
+            self.optimizer = CMA(np.zeros(len(bounds)), self.sigma, bounds, seed=0, population_size=candidates)
+        if candidates != self.optimizer.population_size:
+            raise ValueError(
+                f"outer.candidates = {candidates}, but this search began with {self.optimizer.population_size} and "
+                "cma_es keeps their number; begin a new search to change it"
+            )
         return self.optimizer
 
     def _decoded(self, z: np.ndarray) -> Tensor:

@@ -48,7 +48,8 @@ class MetaGradient(OuterLoop):
         return self.best[None]
 
     def tell(self, theta, loss, grad=None):
-        assert grad is not None
+        if grad is None:
+            raise ValueError("meta_gradient needs the gradient of the loss; take an engine that gives 'grad'")
         if not torch.isfinite(grad).all() or not torch.isfinite(loss).all():
             self.skipped += 1
             return
@@ -72,7 +73,11 @@ class MetaGradient(OuterLoop):
 
     def state_dict(self):
         adam = self.adam.state_dict()["state"].get(0, {})
-        return {"z": self.z.detach().clone(), "skipped": self.skipped, "adam": dict(adam)}
+        return {
+            "z": self.z.detach().clone(),
+            "skipped": self.skipped,
+            "adam": {name: value.clone() for name, value in adam.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]):
         self.skipped = state["skipped"]
@@ -80,7 +85,8 @@ class MetaGradient(OuterLoop):
             self.z.copy_(state["z"])
         if state["adam"]:
             groups = self.adam.state_dict()["param_groups"]
-            self.adam.load_state_dict({"state": {0: state["adam"]}, "param_groups": groups})
+            moments = {name: value.clone() for name, value in state["adam"].items()}  # Adam steps in place
+            self.adam.load_state_dict({"state": {0: moments}, "param_groups": groups})
 
     def _stretch(self) -> torch.Tensor:
         """d value / d z, per parameter."""

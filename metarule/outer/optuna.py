@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, create_trial
 from torch import Tensor
 
 from metarule.collect import unknown
@@ -32,22 +33,20 @@ ALIASES = {
     "qmc": "QMCSampler",
 }
 
-PENALTY = 1e6
-"""What a sampler is told of a candidate that diverged: samplers model values, and +inf is none."""
-
-STUDY = "study.db"
-"""The view of a search that Optuna's own tools read."""
+_STORAGE = "study.db"
 
 
 @dataclass
 class OptunaSearch(OuterLoop):
     """z in [-span, span] per real parameter, names per categorical one, proposed by `sampler` (an alias or a class).
 
-    Before every ask the sampler is made anew from (seed, trial number). What is saved is what was asked and told;
-    asking and telling it again rebuilds study and sampler bit for bit, with no attribute or pickle of the library's
-    read from a file. `publish` writes the study to study.db, a view for other tools. The rule handed over is the best
-    trial's. Raises ValueError on an unknown sampler, and on a saved search that this version of Optuna would not have
-    made.
+    The first trial is the start itself, so that the search never ends below it; a failed candidate is told as +inf,
+    which every sampler ranks last. The rule handed over is the best trial's. Raises ValueError on an unknown sampler.
+
+    The sampler is made anew from an address before every trial, so that a study is rebuilt by asking and telling again
+    with the rows held to what they were: bit for bit the same, counters and populations included, for the price of
+    sampling once more. What samplers note on trials is not saved: Optuna's CMA-ES notes a pickle, and a checkpoint must
+    not run code. `publish` brings study.db, a view for other tools in the units of theta, up to date.
     """
 
     kind = "optuna"
@@ -64,94 +63,136 @@ class OptunaSearch(OuterLoop):
             raise ValueError(unknown("outer.sampler", self.sampler, [*ALIASES, *_samplers()]))
 
     def start(self, params, objectives=1):
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.params = params
-        self.distributions: dict[str, BaseDistribution] = {p.name: _distribution(p, self.span) for p in params}
+        self.distributions = {param.name: _distribution(param, self.span) for param in params}
         self.objectives = objectives
-        self.study = self._empty()
-        self.seed: int | None = None
-        self.told: list[dict[str, list[Any]]] = []  # one entry per generation: params and values of its trials
-        self.pending: list[Trial] = []
+        self.z = torch.zeros(0, len(params), dtype=torch.float64)  # "N P"; of a choice, its index
+        self.losses = torch.zeros(0, objectives, dtype=torch.float64)  # "N M"
+        self.seeds: list[int] = []  # one for each generation, as are the counts
+        self.counts: list[int] = []
+        self._replay()
 
     def ask(self, candidates, noise):
-        if self.seed is None:
-            self.seed = int(noise.at("optuna").integers(2**31).item())
-        self._propose(candidates)
-        return torch.stack([self._row(trial.params) for trial in self.pending])
+        if self.pending:
+            self._replay()  # proposals that nobody answered leave no trace
+        self.seed = int(noise.at("optuna").integers(2**31)[0])
+        first = [] if len(self.z) else [_start(self.params)]
+        self.pending = self._asked(self.seed, len(self.z), first + [None] * (candidates - len(first)))
+        return self._theta(self._rows(self.pending))
 
     def tell(self, theta, loss, grad=None):
-        finite = torch.nan_to_num(loss, nan=PENALTY, posinf=PENALTY, neginf=-PENALTY)
-        self._hear(finite.tolist())
-
-    def _propose(self, candidates: int) -> None:
-        self.pending = []
-        for _ in range(candidates):
-            self.study.sampler = self._sampler(len(self.study.trials))
-            with _quiet():
-                self.pending.append(self.study.ask(self.distributions))
-
-    def _hear(self, values: list[list[float]]) -> None:
-        self.told.append({"params": [trial.params for trial in self.pending], "values": values})
-        for trial, value in zip(self.pending, values, strict=True):
-            self.study.sampler = self._sampler(trial.number)
-            with _quiet():
-                self.study.tell(trial, value)
+        losses = torch.where(loss.isnan(), math.inf, loss)
+        self._hear(self.pending, losses)
+        self.z = torch.cat((self.z, self._rows(self.pending)))
+        self.losses = torch.cat((self.losses, losses))
+        self.seeds.append(self.seed)
+        self.counts.append(len(losses))
         self.pending = []
 
     @property
     def best(self):
-        trials = [pair for told in self.told for pair in zip(told["params"], told["values"], strict=True)]
-        return self._row(min(trials, key=lambda pair: pair[1][0])[0]) if trials else starts(self.params)
+        if not len(self.z):
+            return starts(self.params)
+        return self._theta(self.z[self.losses[:, 0].argmin()][None])[0]
 
     @property
     def front(self) -> Tensor:
-        """Rows of theta that no other trial beats in every objective (N P)."""
-        return torch.stack([self._row(trial.params) for trial in self.study.best_trials])
+        """Rows of theta that no other trial beats in one objective without losing in another; no failures (N P)."""
+        kept = [
+            bool(row.isfinite().all()) and not ((self.losses <= row).all(1) & (self.losses < row).any(1)).any()
+            for row in self.losses
+        ]
+        return self._theta(self.z[torch.tensor(kept, dtype=torch.bool)])
 
     def state_dict(self):
-        return {"told": self.told, "seed": self.seed}
+        return {"z": self.z, "losses": self.losses, "seeds": list(self.seeds), "counts": list(self.counts)}
 
     def load_state_dict(self, state: dict[str, Any]):
-        self.seed = state["seed"]
-        for told in state["told"]:
-            self._propose(len(told["params"]))
-            if [trial.params for trial in self.pending] != told["params"]:
-                raise ValueError(
-                    f"outer.sampler = '{self.sampler}' does not propose what it proposed when this search was saved; "
-                    f"most likely optuna was another version then (it is {optuna.__version__} now)"
-                )
-            self._hear(told["values"])
+        self.z, self.losses = state["z"], state["losses"]
+        self.seeds, self.counts = list(state["seeds"]), list(state["counts"])
+        self._replay()
 
     def publish(self, folder: Path):
-        (folder / STUDY).unlink(missing_ok=True)
-        view = self._empty(f"sqlite:///{folder / STUDY}", folder.name)
-        view.add_trials(self.study.get_trials(states=[TrialState.COMPLETE]))
+        rows = [_named(self.params, row) for row in self._theta(self.z)]
+        told = list(zip(rows, self.losses.tolist(), strict=True))
+        scales: dict[str, BaseDistribution] = {
+            param.name: _shown(param, self.distributions[param.name]) for param in self.params
+        }
+        with _quiet():
+            storage = optuna.storages.RDBStorage(f"sqlite:///{folder / _STORAGE}")
+            directions = [StudyDirection.MINIMIZE] * self.objectives
+            study = optuna.create_study(
+                study_name=folder.name, storage=storage, directions=directions, load_if_exists=True
+            )
+            there = [(trial.params, trial.values) for trial in study.get_trials(deepcopy=False)]
+            if there != told[: len(there)]:  # from another search
+                optuna.delete_study(study_name=folder.name, storage=storage)
+                study = optuna.create_study(study_name=folder.name, storage=storage, directions=directions)
+                there = []
+            for params, values in told[len(there) :]:
+                study.add_trial(create_trial(params=params, distributions=scales, values=values))
+            storage.remove_session()
 
-    def _empty(self, storage: str | None = None, name: str | None = None) -> optuna.Study:
-        return optuna.create_study(
-            study_name=name, storage=storage, directions=[StudyDirection.MINIMIZE] * self.objectives
+    def _replay(self) -> None:
+        with _quiet():
+            self.study = optuna.create_study(
+                directions=[StudyDirection.MINIMIZE] * self.objectives, sampler=optuna.samplers.RandomSampler(0)
+            )
+        number = 0
+        for seed, count in zip(self.seeds, self.counts, strict=True):
+            rows = slice(number, number + count)
+            self._hear(self._asked(seed, number, list(self.z[rows])), self.losses[rows])
+            number += count
+        self.pending: list[Trial] = []
+
+    def _asked(self, seed: int, number: int, rows: list[Tensor | None]) -> list[Trial]:
+        """Trials from `number` on, where a row is given held to it."""
+        trials = []
+        with _quiet():
+            for trial, row in enumerate(rows, start=number):
+                kind = getattr(optuna.samplers, ALIASES.get(self.sampler, self.sampler))
+                self.study.sampler = kind(seed=seed_number(seed, "sampler", trial))
+                if row is not None:
+                    self.study.enqueue_trial(_named(self.params, row))
+                trials.append(self._suggested(self.study.ask()))
+        return trials
+
+    def _suggested(self, trial: Trial) -> Trial:
+        _ = trial.relative_params  # reading it is what moves the sampler's counters on, also where the row is given
+        for name, searched in self.distributions.items():
+            if isinstance(searched, CategoricalDistribution):
+                trial.suggest_categorical(name, searched.choices)
+            else:
+                trial.suggest_float(name, searched.low, searched.high)
+        return trial
+
+    def _hear(self, trials: list[Trial], losses: Tensor) -> None:
+        with _quiet():
+            for trial, values in zip(trials, losses.tolist(), strict=True):
+                self.study.tell(trial, values)
+
+    def _rows(self, trials: list[Trial]) -> Tensor:
+        rows = [trial.params for trial in trials]
+        return torch.tensor(
+            [[_number(param, row[param.name]) for param in self.params] for row in rows], dtype=torch.float64
         )
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        kind = getattr(optuna.samplers, ALIASES.get(self.sampler, self.sampler))
-        with _quiet():
-            return kind(seed=seed_number(self.seed or 0, "sampler", number))
-
-    def _row(self, values: dict[str, Any]) -> Tensor:
-        row = [
-            float(param.choices.index(values[param.name])) if param.choices else param.decode(values[param.name])
-            for param in self.params
+    def _theta(self, z: Tensor) -> Tensor:
+        rows = [
+            [value if param.choices else param.decode(value) for param, value in zip(self.params, row, strict=True)]
+            for row in z.tolist()
         ]
-        return torch.tensor(row, dtype=torch.float64)
+        return torch.tensor(rows, dtype=torch.float64).reshape(len(z), len(self.params))
 
 
 def _samplers() -> list[str]:
-    """Names of the samplers that need nothing but a seed."""
+    """The samplers that need nothing but a seed, less brute force: at its end it stops a loop that nobody runs."""
     return [
         name
         for name, kind in vars(optuna.samplers).items()
         if inspect.isclass(kind)
         and not inspect.isabstract(kind)
+        and kind is not optuna.samplers.BruteForceSampler
         and "seed" in (settings := inspect.signature(kind).parameters)
         and all(setting.default is not inspect.Parameter.empty for setting in settings.values())
     ]
@@ -164,12 +205,39 @@ def _distribution(param: Param, span: float) -> FloatDistribution | CategoricalD
     return FloatDistribution(max(low, -span), min(high, span))
 
 
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in attributes.items()}
+def _shown(
+    param: Param, searched: FloatDistribution | CategoricalDistribution
+) -> FloatDistribution | CategoricalDistribution:
+    """The range in the units of theta."""
+    if isinstance(searched, CategoricalDistribution):
+        return searched
+    return FloatDistribution(param.decode(searched.low), param.decode(searched.high), log=param.log)
+
+
+def _start(params: tuple[Param, ...]) -> Tensor:
+    return torch.tensor([param.start if param.choices else 0.0 for param in params], dtype=torch.float64)
+
+
+def _named(params: tuple[Param, ...], row: Tensor) -> dict[str, Any]:
+    """A row as Optuna has it: numbers, and choices by name."""
+    return {
+        param.name: param.choices[int(value)] if param.choices else value
+        for param, value in zip(params, row.tolist(), strict=True)
+    }
+
+
+def _number(param: Param, value: Any) -> float:
+    return float(param.choices.index(value)) if param.choices else value
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+    """Neither a line for each trial nor a warning that a sampler is experimental; both as before afterwards."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
