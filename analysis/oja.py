@@ -1,8 +1,8 @@
 """Did a search rediscover Oja's rule? Direction and length of held-out weights against what the coefficients predict.
 
 At w = rho u, u the first principal component with eigenvalue 1, inputs Gaussian with mean 0, the expected change
-along u is (c_pre_post + c_weight) rho + c_post2_weight rho^3 (odd moments vanish; what is not symmetric under rotation
-averages out): the rule rests at rho^2 = -(c_pre_post + c_weight) / c_post2_weight, with raw coefficients.
+along u is (c_post_pre + c_weight) rho + c_post2_weight rho^3 (odd moments vanish; what is not symmetric under rotation
+averages out): the rule rests at rho^2 = -(c_post_pre + c_weight) / c_post2_weight, with raw coefficients.
 
     python analysis/oja.py runs/oja runs/oja_optuna
 """
@@ -23,7 +23,7 @@ from metarule.rng import seed_number
 
 def predicted_length(raw: dict[str, float]) -> float:
     """rho from raw coefficients by term; nan where the rule has no stable length."""
-    square = -(raw["pre_post"] + raw.get("weight", 0.0)) / raw["post2_weight"]
+    square = -(raw["post_pre"] + raw.get("weight", 0.0)) / raw["post2_weight"]
     return math.sqrt(square) if square > 0 else math.nan
 
 

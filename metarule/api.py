@@ -56,9 +56,10 @@ class Run:
 
     @property
     def theta(self) -> dict[str, float]:
-        """The parameters found, by name; {} before the first generation."""
+        """The parameters found, by name, in the order of theta's columns; {} before the first generation."""
         log = self.log
-        return log[-1]["theta"] if log else {}
+        names = [entry["param"] for entry in RunFolder(self.path).read_json("spec.json")["parameters"]]
+        return {name: log[-1]["theta"][name] for name in names} if log else {}
 
     @functools.cached_property
     def search(self) -> Search:

@@ -124,11 +124,17 @@ class Learner:
         return {p.name: self.rules[self.rule_key(p) or ANY].reads for p in self.plastic}
 
     @functools.cached_property
+    def _serving(self) -> dict[str, SynapseModel]:
+        """The synapse models that serve a plastic projection; others have no numbers to search over."""
+        used = {self.synapse_key(projection) for projection in self.plastic}
+        return {key: synapse for key, synapse in self.synapses.items() if key in used}
+
+    @functools.cached_property
     def _all_params(self) -> tuple[Param, ...]:
         params = [param.renamed("credit") for param in self.credit.params]
-        for key, rule in self.rules.items():
+        for key, rule in sorted(self.rules.items()):  # theta's columns do not depend on how a table was written
             params += [param.renamed(_owner("rule", key)) for param in rule.params]
-        for key, synapse in self.synapses.items():
+        for key, synapse in sorted(self._serving.items()):
             params += [param.renamed(_owner("synapse", key)) for param in synapse.params]
         return tuple(params)
 
@@ -136,7 +142,7 @@ class Learner:
     def _values(self) -> dict[str, float]:
         """Everything that is not in theta: what the user fixed, and rates that coefficients already carry."""
         values = dict(self.fixed)
-        for key, synapse in self.synapses.items():
+        for key, synapse in self._serving.items():
             served = [self.rules[self.rule_key(p) or ANY] for p in self.plastic if self.synapse_key(p) == key]
             name = f"{_owner('synapse', key)}.rate"
             if synapse.owns_scale or name in values or not any(rule.params for rule in served):
@@ -171,7 +177,7 @@ class Learner:
         return Columns(
             rows("credit", self.credit.params),
             {key: rows(_owner("rule", key), rule.params) for key, rule in self.rules.items()},
-            {key: rows(_owner("synapse", key), synapse.params) for key, synapse in self.synapses.items()},
+            {key: rows(_owner("synapse", key), synapse.params) for key, synapse in self._serving.items()},
         )
 
     def init(self, columns: Columns, noise: Noise) -> State:

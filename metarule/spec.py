@@ -208,7 +208,7 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
         if name not in table:
             raise SpecError(f"the search file has no [{name}]; it needs at least [task], [rule] and [outer]")
     rules = _keyed(table, "rule", "rules", "forward")
-    synapses = _keyed(table, "synapse", "synapses", ANY) or {ANY: {"kind": "sgd"}}
+    synapses = {ANY: {"kind": "sgd"}, **_keyed(table, "synapse", "synapses", ANY)}
     if not rules:
         raise SpecError("the search file has no [rule]; it needs at least [task], [rule] and [outer]")
     outer = dict(table["outer"])

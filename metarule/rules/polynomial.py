@@ -16,8 +16,8 @@ from metarule.terms import FACTORS, Term, monomial
 class Polynomial(LinearRule):
     """dW = sum_{abc...} theta_abc... s_abc... pre^a post^b weight^c ..., a <= degrees["pre"] and so on.
 
-    `total` bounds a + b + c + ...; `constant` keeps the monomial of degree 0. A monomial is named by its factors,
-    "pre_post", "post2_weight". Raises ValueError on an unknown signal or a degree below 1.
+    `total` bounds a + b + c + ...; `constant` keeps the monomial of degree 0. A monomial is named by its factors
+    in the order of `terms.FACTORS`, "post_pre", "post2_weight". Raises ValueError on an unknown signal or a degree below 1.
     """
 
     kind = "polynomial"
@@ -46,11 +46,12 @@ class Polynomial(LinearRule):
     @functools.cached_property
     def _weighted(self) -> tuple[Term, ...]:
         terms = []
-        for powers in itertools.product(*(range(degree + 1) for degree in self.degrees.values())):
+        names = [name for name in FACTORS if name in self.degrees]  # the same order however the table was written
+        for powers in itertools.product(*(range(self.degrees[name] + 1) for name in names)):
             degree = sum(powers)
             if (degree == 0 and not self.constant) or (self.total is not None and degree > self.total):
                 continue
-            named = {name: power for name, power in zip(self.degrees, powers, strict=True) if power}
+            named = {name: power for name, power in zip(names, powers, strict=True) if power}
             label = "_".join(f"{name}{power if power > 1 else ''}" for name, power in named.items()) or "constant"
             terms.append(Term(label, ((1.0, monomial(**named)),)))
         return tuple(terms)

@@ -1,0 +1,99 @@
+"""Search files: every shipped one loads, and what is written down reads back as the same search."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from metarule.plugins import SpecError
+from metarule.reading import overridden, read, shipped
+from metarule.spec import from_table
+
+SEARCHES = shipped()
+every_search = pytest.mark.parametrize("name", SEARCHES)
+
+
+def plain(table):
+    return json.loads(json.dumps(table))
+
+
+def search_of(name):
+    try:
+        return read(SEARCHES[name])[0]
+    except SpecError as error:
+        if "mnist" in str(error):
+            pytest.skip(f"MNIST is not here: {error}")
+        raise
+
+
+@every_search
+def test_a_search_written_out_reads_back_as_the_same_search(name):
+    table = plain(search_of(name).table())
+    assert plain(from_table(table).table()) == table
+
+
+@every_search
+def test_the_columns_of_theta_do_not_depend_on_the_order_of_a_table(name):
+    search = search_of(name)
+    shuffled = json.loads(json.dumps(search.table(), sort_keys=True))
+    assert from_table(shuffled).learner.params == search.learner.params
+
+
+TABLE = {
+    "task": {"kind": "few_shot"},
+    "rule": {"kind": "polynomial", "degrees": {"pre": 1, "error": 1}},
+    "outer": {"kind": "cma_es"},
+}
+
+
+def test_columns_keep_their_place_whatever_comes_first():
+    one = {**TABLE, "rules": {"output": {"kind": "terms"}}, "credit": {"kind": "feedback_alignment"}}
+    del one["rules"]["output"]
+    one["rules"] = {"hidden1->hidden2": {"kind": "terms"}}
+    other = {key: one[key] for key in reversed(one)}
+    other["rule"] = {"kind": "polynomial", "degrees": {"error": 1, "pre": 1}}
+    assert from_table(one).learner.params == from_table(other).learner.params
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("outer.kind=cma", "outer.kind = 'cma' is not one of cma_es, meta_gradient, optuna; did you mean 'cma_es'?"),
+        ("taks.ways=3", "did you mean 'task'?"),
+        ("task.wayz=3", "did you mean 'ways'?"),
+        ("task.ways=many", "task.ways = 'many' does not fit int"),
+        ("rule.degrees={pree=1}", "did you mean 'pre'?"),
+        ("outer.candidates=0", "outer.candidates = 0 must be at least 1"),
+        ("outer.candidates=2", "at least 4"),
+        ("inner.steps=1000", "more than the task's one online pass of 250 steps"),
+        ("search.objective=['accuracyy']", "did you mean 'accuracy'?"),
+        ("network.hidden=[0]", "size 0"),
+        ("credit.kind=kolen_pollack", "add [rules.feedback]"),
+        ("credit.kind=none", "kinds of credit that fit: backprop"),
+        ("fixed.rule.forward.error_pre=high", "must be a number"),
+        ("fixed.rule.forward.eror=1.0", "did you mean 'rule.forward.error'?"),
+        ("outer.sigma", "must read key=value"),
+        ("task.kind.deep=1", "'kind' is a value, not a table"),
+    ],
+)
+def test_a_mistake_names_the_key_what_is_allowed_and_the_nearest_name(override, said):
+    with pytest.raises(SpecError) as caught:
+        from_table(overridden({**TABLE, "credit": {"kind": "feedback_alignment"}}, (override,)))
+    assert said in str(caught.value)
+
+
+def test_kolen_pollack_learns_its_feedback_by_a_rule_of_its_own():
+    table = {**TABLE, "credit": {"kind": "kolen_pollack"}, "rules": {"feedback": {"kind": "delta"}}}
+    with pytest.raises(SpecError, match=r"give the latter a synapse model of its own"):
+        from_table(table)
+    table["synapses"] = {"feedback": {"kind": "sgd"}}
+    assert "synapse.feedback.rate" in [param.name for param in from_table(table).learner.params]
+
+
+def test_a_graph_with_skips_and_branches_is_a_network():
+    populations = [{"name": "left", "size": 6}, {"name": "right", "size": 4, "activation": "relu"}]
+    ends = [("input", "left"), ("input", "right"), ("left", "output"), ("right", "output"), ("input", "output")]
+    network = {"populations": populations, "projections": [{"source": a, "target": b} for a, b in ends]}
+    search = from_table({**TABLE, "credit": {"kind": "backprop"}, "network": network})
+    assert [projection.name for projection in search.learner.network.projections] == [f"{a}->{b}" for a, b in ends]
