@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def run_block(block: Block) -> BlockOutcome:
     if "grad" not in block.wants:
         with torch.no_grad():
             columns = block.learner.columns(theta)
-            state = world.start(columns)
+            state = _owned(world.start(columns))
             total: dict[str, Tensor] = {}
             for first, last in _spans(block.steps, block.score_at):
                 state = world.advance(columns, state, range(first, last), in_place=True)
@@ -84,7 +85,7 @@ def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
         states = [world.start(columns)]
         for first, last in spans[:-1]:
             states.append(world.advance(columns, states[-1], range(first, last), in_place=False, record=False))
-    moving = _moving(states)
+    moving = _moving(world, theta, states)
     total: dict[str, Tensor] = {}
     gradient = torch.zeros_like(theta)
     cotangents: list[Tensor] = []
@@ -114,6 +115,9 @@ def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
             outputs = [*outputs, -objective if block.task.metrics[block.objectives[0]] == "max" else objective]
             seeds = [*seeds, torch.ones_like(objective)]
         pairs = [(output, seed) for output, seed in zip(outputs, seeds, strict=True) if output.requires_grad]
+        if not pairs:  # nothing here depends on theta
+            cotangents = [torch.zeros_like(leaf) for leaf in inputs]
+            continue
         found = torch.autograd.grad(
             [output for output, _ in pairs], [row, *inputs], [seed for _, seed in pairs], materialize_grads=True
         )
@@ -122,15 +126,30 @@ def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
     return BlockOutcome(_mean(total, block), gradient, _kept(final, block), world.recording())
 
 
-def _moving(states: list[State]) -> list[bool]:
-    """Which leaves a gradient has to cross between segments: floating ones that the first segment replaced."""
-    before, after = tree.leaves(states[0]), tree.leaves(states[-1])
-    return [old is not new and new.is_floating_point() for old, new in zip(before, after, strict=True)]
+def _moving(world: World, theta: Tensor, states: list[State]) -> list[bool]:
+    """Which leaves a gradient has to cross between segments: what theta enters by init, and what is ever replaced."""
+    start = world.start(world.learner.columns(theta.clone().requires_grad_()))
+    born = [leaf.requires_grad for leaf in tree.leaves(start)]
+    flat = zip(born, tree.leaves(states[0]), tree.leaves(states[-1]), strict=True)
+    return [new.is_floating_point() and (from_theta or old is not new) for from_theta, old, new in flat]
 
 
 def _live(state: State, moving: list[bool]) -> State:
     flat = zip(tree.leaves(state), moving, strict=True)
     return tree.rebuilt(state, [leaf.detach().requires_grad_() if moves else leaf for leaf, moves in flat])
+
+
+def _owned(state: State) -> State:
+    """A state whose weights nothing else refers to, so that they may be overwritten."""
+    return {**state, "weights": {name: weight.clone() for name, weight in state["weights"].items()}}
+
+
+def _apart(state: State, weights: Iterable[Tensor]) -> State:
+    """A state without the very weights that are about to be overwritten: a part that kept one gets a copy."""
+    if not state:
+        return state
+    shared = {weight.data_ptr() for weight in weights}
+    return tree.mapped(state, lambda leaf: leaf.clone() if leaf.data_ptr() in shared else leaf)
 
 
 class World:
@@ -170,6 +189,8 @@ class World:
                 signals, credit_state = credit.stage(
                     k, columns.credit, network, weights, credit_state, batch, step, noise.at("credit", k), wanted
                 )
+                if in_place:
+                    credit_state = _apart(credit_state, weights.values())
                 for name, seen in signals.items():
                     if name not in wanted:
                         continue
@@ -181,6 +202,9 @@ class World:
                         columns.synapses[synapse_key], weights[name], change, rates[name], synapse_states[name],
                         noise.at("synapse", name, k),
                     )  # fmt: skip
+                    if in_place:
+                        rule_states[name] = _apart(rule_states[name], (weights[name],))
+                        synapse_states[name] = _apart(synapse_states[name], (weights[name],))
                     weights[name] = change.apply(weights[name], in_place)
         return {"weights": weights, "credit": credit_state, "rules": rule_states, "synapses": synapse_states}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from typing import Any
 
@@ -15,6 +14,7 @@ from metarule.findings import terms
 from metarule.learner import ANY
 from metarule.rules.base import Shape
 from metarule.spec import Search
+from metarule.terms import spelled
 
 
 def described(search: Search) -> list[dict[str, Any]]:
@@ -42,10 +42,11 @@ def described(search: Search) -> list[dict[str, Any]]:
 def mean_shape(search: Search, key: str) -> Shape:
     """Geometric means (I, J) over the projections that rule `key` serves."""
     learner = search.learner
-    shapes = [learner.network.shape(p) for p in learner.network.projections if learner.rule_key(p) == key]
+    shapes = [learner.network.shape(p) for p in learner.plastic if learner.rule_key(p) == key]
     if not shapes:
         return (1.0, 1.0)
-    return tuple(math.exp(statistics.fmean(math.log(size) for size in sizes)) for sizes in zip(*shapes, strict=True))  # type: ignore[return-value]
+    size_out, size_in = (statistics.geometric_mean(sizes) for sizes in zip(*shapes, strict=True))
+    return size_out, size_in
 
 
 def equations(search: Search, theta: Float[Tensor, "P"]) -> dict[str, dict[str, str] | None]:
@@ -59,8 +60,7 @@ def equations(search: Search, theta: Float[Tensor, "P"]) -> dict[str, dict[str, 
             found[key] = None
             continue
         rounded = expression.xreplace({number: sympy.Float(number, 3) for number in expression.atoms(sympy.Float)})
-        text = f"dW = {rounded}".replace("**2", "²").replace("**3", "³").replace("*", "·")
-        found[key] = {"text": text, "latex": rf"\Delta W = {sympy.latex(rounded)}"}
+        found[key] = {"text": f"dW = {spelled(expression)}", "latex": rf"\Delta W = {sympy.latex(rounded)}"}
     return found
 
 

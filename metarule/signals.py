@@ -111,6 +111,8 @@ class Change:
 
     def apply(self, weight: Float[Tensor, "R I J"], in_place: bool = False) -> Float[Tensor, "R I J"]:
         """weight + change; `in_place` is for an engine that made `weight` itself and needs no gradient."""
+        parts = (self.left, self.right, self.full)
+        in_place = in_place and all(part is None or part.data_ptr() != weight.data_ptr() for part in parts)
         if self.shrink is not None:
             keep = 1 - self.shrink
             weight = weight.mul_(keep) if in_place else weight * keep

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -304,3 +305,13 @@ def equation(terms: Iterable[Term], coefficients: Iterable[float]) -> sympy.Expr
     return sympy.Add(
         *(sympy.Float(coefficient) * term.expression for term, coefficient in zip(terms, coefficients, strict=True))
     )
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def spelled(expression: sympy.Expr) -> str:
+    """An expression as people write it, numbers to three digits: 0.0309·error·pre - 0.0354·post²·weight."""
+    rounded = expression.xreplace({number: sympy.Float(number, 3) for number in expression.atoms(sympy.Float)})
+    powers = re.sub(r"\*\*(\d+)", lambda power: power[1].translate(_SUPERSCRIPTS), str(rounded))
+    return powers.replace("*", "·")

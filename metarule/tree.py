@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -20,12 +20,7 @@ def leaves(state: State) -> list[Tensor]:
 
 def rebuilt(state: State, tensors: list[Tensor]) -> State:
     """A state of the same shape with other tensors, in the order of `leaves`."""
-    remaining = iter(tensors)
-
-    def build(part: State) -> State:
-        return {name: build(part[name]) if isinstance(part[name], dict) else next(remaining) for name in sorted(part)}
-
-    return build(state)
+    return _built(state, iter(tensors))
 
 
 def mapped(state: State, function: Callable[[Tensor], Tensor]) -> State:
@@ -44,3 +39,11 @@ def joined(states: list[State]) -> State:
         return states[0]
     columns = zip(*(leaves(state) for state in states), strict=True)
     return rebuilt(states[0], [torch.cat(column) for column in columns])
+
+
+def _built(part: State, remaining: Iterator[Tensor]) -> State:
+    # not a closure: one that calls itself would hold every tensor until the next garbage collection
+    return {
+        name: _built(part[name], remaining) if isinstance(part[name], dict) else next(remaining)
+        for name in sorted(part)
+    }

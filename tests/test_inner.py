@@ -34,10 +34,12 @@ from metarule.credit.sign_symmetry import SignSymmetry
 from metarule.inner import Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
+from metarule.params import Param
 from metarule.rng import noise_for
-from metarule.rules import RULES
+from metarule.rules import RULES, Rule
 from metarule.rules.terms import Terms
 from metarule.rules.textbook import Delta
+from metarule.signals import Change, outer
 from metarule.synapses import SYNAPSES
 from metarule.synapses.adam import Adam
 from metarule.synapses.momentum import Momentum
@@ -438,3 +440,60 @@ def test_block_is_a_pure_function_of_its_arguments():
     again = run_block(seen[0])
     assert torch.equal(again.scores["distance"].reshape(4, 2), first.scores["distance"])
     assert EXACT.block_runs is None
+
+
+@dataclass(frozen=True)
+class _Gated(Rule):
+    """theta enters the state by init and is never replaced there."""
+
+    kind = "gated"
+    source = "this test"
+
+    @property
+    def params(self):
+        return (Param("gain", start=0.3),)
+
+    @property
+    def reads(self):
+        return frozenset({"error", "pre"})
+
+    def init(self, theta, weight):
+        return {"gain": theta[:, :1, None] * 1.0, "anchor": weight}
+
+    def delta(self, theta, signals, state, noise):
+        towards = Change(full=0.5 * state["gain"] * (state["anchor"] - signals.weight))
+        return outer(signals.error, signals.pre) * state["gain"] + towards, state
+
+
+@pytest.fixture
+def gated():
+    network = Network.chain((6, 4, 3), "tanh")
+    return Learner(network, Backprop(), {"forward": _Gated()}, {ANY: Sgd()})
+
+
+def test_theta_that_enters_by_init_is_followed_through_every_segment(gated):
+    theta = torch.tensor([[0.3], [0.7]], dtype=torch.float64)
+    runs = Runs((0, 1), (0, 1))
+    wants = frozenset({"loss", "grad"})
+    grads = [
+        Reference(dtype=torch.float64, segments=segments)
+        .evaluate(gated, theta, Imitation(), runs, range(8), 2, wants, score_at=(4, 8))
+        .grad
+        for segments in (1, 2, 8)
+    ]
+    step = 1e-6
+    engine = Reference(dtype=torch.float64)
+    ends = [
+        engine.evaluate(gated, theta + shift, Imitation(), runs, range(8), 2, score_at=(4, 8)).loss.mean(1)
+        for shift in (step, -step)
+    ]
+    for grad in grads:
+        torch.testing.assert_close(grad, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-9)
+
+
+def test_a_rule_that_keeps_the_initial_weights_sees_them_unchanged(gated):
+    theta = torch.tensor([[0.3]], dtype=torch.float64)
+    engine, runs = Reference(dtype=torch.float64), Runs((0,), (0, 1))
+    in_place = engine.evaluate(gated, theta, Imitation(), runs, range(8), 2).loss
+    differentiable = engine.evaluate(gated, theta, Imitation(), runs, range(8), 2, frozenset({"loss", "grad"})).loss
+    torch.testing.assert_close(in_place, differentiable, rtol=1e-12, atol=0)

@@ -264,7 +264,7 @@ def test_polynomial_is_the_sum_over_its_monomials_by_hand():
     rule = Polynomial({"pre": 2, "post": 1, "weight": 2}, constant=True, normalise=False)
     signals = random_signals(address("polynomial", runs=2), SIZE_OUT, SIZE_IN, 4)
     theta = random_theta(rule.params, address("polynomial", runs=2))
-    powers = [(a, b, c) for a in range(3) for b in range(2) for c in range(3)]
+    powers = [(a, b, c) for b in range(2) for a in range(3) for c in range(3)]  # in the order of FACTORS
     assert len(powers) == len(rule.params)
     expected = torch.zeros_like(signals.weight)
     for k, (a, b, c) in enumerate(powers):

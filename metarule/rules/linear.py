@@ -31,10 +31,10 @@ class LinearRule(Rule):
         return all(term.local for term in self.weighted)
 
     def scales(self, shape: Shape) -> tuple[float, ...]:
-        return self.units(shape) if self.normalise else (1.0,) * len(self.weighted)
+        return self.units(shape) if self.normalise else (1.0,) * len(self.params)
 
     def units(self, shape: Shape) -> tuple[float, ...]:
-        return tuple(term.scale(*shape) for term in self.weighted)
+        return tuple(term.scale(*shape) for term in self.weighted) if self.params else ()
 
     def delta(self, theta: Float[Tensor, "R P"], signals: Signals, state: State, noise: Noise) -> tuple[Change, State]:
         runs, size_out, size_in = signals.weight.shape
@@ -45,6 +45,7 @@ class LinearRule(Rule):
         return combine(self.weighted, theta, signals), state
 
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
-        numbers = theta.tolist() if self.params else [1.0] * len(self.weighted)
-        scaled = [number * scale for number, scale in zip(numbers, self.scales(shape), strict=True)]
+        if not self.params:
+            return equation(self.weighted, [1.0] * len(self.weighted))
+        scaled = [number * scale for number, scale in zip(theta.tolist(), self.scales(shape), strict=True)]
         return equation(self.weighted, scaled)

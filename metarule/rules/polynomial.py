@@ -17,7 +17,8 @@ class Polynomial(LinearRule):
     """dW = sum_{abc...} theta_abc... s_abc... pre^a post^b weight^c ..., a <= degrees["pre"] and so on.
 
     `total` bounds a + b + c + ...; `constant` keeps the monomial of degree 0. A monomial is named by its factors
-    in the order of `terms.FACTORS`, "post_pre", "post2_weight". Raises ValueError on an unknown signal or a degree below 1.
+    in the order of `terms.FACTORS`, "post_pre", "post2_weight".
+    Raises ValueError on an unknown signal or a degree below 1.
     """
 
     kind = "polynomial"
