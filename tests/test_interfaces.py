@@ -416,8 +416,8 @@ def test_a_reward_may_be_of_any_action_and_events_are_rewarded_one_by_one():
 def test_a_rule_per_projection_has_parameters_of_its_own():
     terms = Terms(("error_pre",), start={"error_pre": 0.2})
     learner = Learner(chain((6, 5, 3)), Backprop(), {"input->hidden1": terms, "forward": Terms(("oja",))}, SGD)
-    assert [param.name for param in learner.params] == ["rule.input->hidden1.error_pre", "rule.forward.oja"]
-    theta = torch.tensor([[0.2, 0.0]], dtype=torch.float64)
+    assert [param.name for param in learner.params] == ["rule.forward.oja", "rule.input->hidden1.error_pre"]
+    theta = torch.tensor([[0.0, 0.2]], dtype=torch.float64)
     carries = [(train(learner, theta, steps).carry or {})["weights"] for steps in (1, 3)]
     assert not torch.equal(carries[0]["input->hidden1"], carries[1]["input->hidden1"])
     assert torch.equal(carries[0]["hidden1->output"], carries[1]["hidden1->output"])
