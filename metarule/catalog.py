@@ -13,7 +13,9 @@ from metarule.credit import CREDIT
 from metarule.inner import ENGINES
 from metarule.inspection.numbers import found
 from metarule.outer import OUTER
+from metarule.plugins import settings
 from metarule.reading import shipped
+from metarule.records import RunError
 from metarule.rules import RULES
 from metarule.synapses import SYNAPSES
 from metarule.tasks import TASKS
@@ -39,15 +41,11 @@ def _plugins(registry: Mapping[str, Any]) -> list[Member]:
 
 def _plugin(name: str, member: Any) -> Member:
     entry: Member = {"name": name, "source": getattr(member, "source", None), "summary": _summary(member)}
-    fields = _settings(member)
+    fields = settings(member)
     entry["settings"] = [field.name for field in fields]
     if all(_has_default(field) for field in fields) and hasattr(member, "params"):
         entry["params"] = [param.name for param in member().params]
     return entry
-
-
-def _settings(member: Any) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(member) if field.init] if dataclasses.is_dataclass(member) else []
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:
@@ -97,13 +95,19 @@ def _searches(runs_dir: Path) -> list[Member]:
 
 
 def _runs(runs_dir: Path) -> list[Member]:
-    rows = []
-    for path in sorted(runs_dir.glob("*/spec.json")):
-        run = found(path.parent)
-        state = f"{run['generations']} of {run['planned']} generations"
-        summary = run["equation"] if run["equation"] else f"not finished: {state}"
-        rows.append({"name": path.parent.name, "source": str(path.parent), "summary": summary})
-    return rows
+    return [
+        {"name": path.parent.name, "source": str(path.parent), "summary": _found(path.parent)}
+        for path in sorted(runs_dir.glob("*/spec.json"))
+    ]
+
+
+def _found(path: Path) -> str:
+    """What a run found, or how far it is; that it is damaged where its files cannot be read."""
+    try:
+        run = found(path)
+        return run["equation"] or f"not finished: {run['generations']} of {run['planned']} generations"
+    except (RunError, LookupError, TypeError, AttributeError, ValueError) as error:
+        return f"damaged: {error}"
 
 
 def _registry(registry: Mapping[str, Any]) -> Callable[[Path], list[Member]]:

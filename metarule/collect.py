@@ -72,13 +72,22 @@ def load_file(path: str | Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         del sys.modules[name]
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        line = _line_of(error, path)
+        place = "" if line is None else f" at line {line}"
         raise ValueError(
-            f"plug-in file {path} cannot be imported: {type(error).__name__} at line {line}: {error}"
+            f"plug-in file {path} cannot be imported: {type(error).__name__}{place}: {error}; mend the file"
         ) from error
     return module
+
+
+def _line_of(error: BaseException, path: Path) -> int | None:
+    """The line of the user's own file that an import failed at; None where none of its lines was reached."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] if lines else None
 
 
 def unknown(owner: str, given: str, allowed: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ import torch
 from metarule.collect import unknown
 from metarule.evaluation import Battery, Conditions, Contender, Progress, compare, tuned
 from metarule.inner import Map, in_turn
-from metarule.jobs import resumed
+from metarule.jobs import recorded, resumed
 from metarule.learner import Learner
 from metarule.loop import engine_for
 from metarule.plugins import SpecError, plug
-from metarule.reading import find, overridden, read, shipped
+from metarule.reading import built, find, overridden, read, shipped
 from metarule.records import RunError
 from metarule.rng import noise_for, seed_number
 from metarule.runs import RunFolder
@@ -32,7 +32,9 @@ UNBOUNDED = {"steps": 600, "batch": 16}
 """[inner] of a task without a length of its own, where only its kind is named."""
 
 
-def setting(names: Sequence[str], task: str | None, overrides: tuple[str, ...]) -> Search:
+def setting(
+    names: Sequence[str], task: str | None, overrides: tuple[str, ...], say: Progress = lambda text: None
+) -> Search:
     """The search whose task, network and [inner] a comparison uses, its overrides applied.
 
     `task` is a search file, the name of one, or a kind of task; without it the task of the runs, if all `names` are
@@ -40,11 +42,10 @@ def setting(names: Sequence[str], task: str | None, overrides: tuple[str, ...]) 
     """
     if task is None and names and all(name not in ZOO for name in names):
         folder = _folder(names[0])
-        before = folder.read_json("spec.json")["search"]
-        return from_table(overridden(before, overrides), folder.path)
+        return built(recorded(folder)["search"], overrides, folder.path, say)
     task = task or DEFAULT_TASK
     if Path(task).is_file() or task in shipped():
-        return read(find(task), overrides)[0]
+        return read(find(task), overrides, say)[0]
     if task not in TASKS:
         raise SpecError(f"{unknown('--task', task, {*TASKS, *shipped()})} (or give the path of a search file)")
     return _of_kind(task, overrides)
@@ -107,7 +108,7 @@ def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
     if name in ZOO:
         return ZOO[name].learner(network), None
     folder = _folder(name)
-    own = resumed(folder, folder.read_json("spec.json")).learner
+    own = resumed(folder, recorded(folder)).learner
     learner = Learner(network, own.credit, own.rules, own.synapses, own.schedule, own.fixed)
     log = folder.log()
     if not log:

@@ -21,8 +21,11 @@ from metarule.tasks import Task
 GRID = 7
 """Rates on the first grid of a tuning, each twice the one before."""
 
+SPARE = 4
+"""Further rates that a tuning's budget pays for: the grid may grow by two, two more are tried about its best."""
+
 WIDEST = 24
-"""Rates tried at most before a tuning gives up on bracketing its best."""
+"""Rates tried at most, beyond the budget if need be: a baseline is not left without its best rate."""
 
 Progress = Callable[[str], None]
 
@@ -40,7 +43,7 @@ class Conditions:
 class Tuning:
     """A learning-rate search: what was tried, what each gave on search episodes, and which was best.
 
-    `bracketed` says that the best rate has worse ones tried on both sides.
+    `bracketed` says that the best rate has worse ones tried on both sides: a tie at an edge is none.
     """
 
     rates: tuple[float, ...]
@@ -123,16 +126,15 @@ def tuned(
 ) -> Contender:
     """A contender whose free rate is the best of a grid with `budget` episodes of the search's own data in all.
 
-    Rates step by 2; the grid grows until its best has worse rates on both sides, then the two neighbours at sqrt(2)
-    are tried. A learner without a free parameter is taken as it is; raises ValueError where it has several.
+    Rates step by 2; the grid grows until its best has worse rates on both sides (in the baseline's favour also beyond
+    the budget, up to `WIDEST` rates), then the two neighbours at sqrt(2) are tried; every rate has at least one
+    episode. A learner without a free parameter is taken as it is; raises ValueError where it has several.
     """
     if not learner.params:
         return Contender(name, learner, torch.zeros(1, 0, dtype=torch.float64))
-    if len(learner.params) > 1:
-        given = ", ".join(param.name for param in learner.params)
-        raise ValueError(f"'{name}' has {len(learner.params)} free parameters ({given}); fix all but one rate")
+    check_tunable(name, learner)
     start = float(starts(learner.params)[0])
-    episodes = max(budget // (GRID + 4), 1)
+    episodes = max(budget // (GRID + SPARE), 1)
     metric = task.headline
     tried: dict[float, float] = {}
 
@@ -143,18 +145,29 @@ def tuned(
         outcome = conditions.engine.evaluate(learner, rows, task, runs, range(conditions.steps), conditions.batch)
         tried.update(zip(rates, outcome.scores[metric].mean(1).tolist(), strict=True))
 
+    sign = 1.0 if task.metrics[metric] == "max" else -1.0
+
     def best() -> float:
-        sign = 1.0 if task.metrics[metric] == "max" else -1.0
         return max(sorted(tried), key=lambda rate: sign * tried[rate])
 
+    def edges() -> list[float]:
+        return [rate for rate in (min(tried), max(tried)) if tried[rate] == tried[best()]]
+
     attempt([start * 2.0**power for power in range(-(GRID // 2), GRID // 2 + 1)])
-    while best() in (min(tried), max(tried)) and len(tried) < WIDEST:
-        attempt([best() * 2 if best() == max(tried) else best() / 2])
+    while edges() and len(tried) < WIDEST:
+        edge = edges()[-1]
+        attempt([edge * 2 if edge == max(tried) else edge / 2])
     attempt([best() / math.sqrt(2), best() * math.sqrt(2)])
     rates = tuple(sorted(tried))
-    bracketed = rates[0] < best() < rates[-1]
-    tuning = Tuning(rates, tuple(tried[rate] for rate in rates), best(), episodes, bracketed)
+    tuning = Tuning(rates, tuple(tried[rate] for rate in rates), best(), episodes, bracketed=not edges())
     return Contender(name, learner, torch.tensor([[best()]], dtype=torch.float64), tuning)
+
+
+def check_tunable(name: str, learner: Learner) -> None:
+    """Raises ValueError where a learner has more than the one free parameter that a tuning can find."""
+    if len(learner.params) > 1:
+        given = ", ".join(param.name for param in learner.params)
+        raise ValueError(f"'{name}' has {len(learner.params)} free parameters ({given}); fix all but one rate")
 
 
 def compare(

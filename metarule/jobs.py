@@ -5,33 +5,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import math
 import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metarule.evaluation import Battery, Conditions, Contender, compare, tuned
-from metarule.inner import Map
+from metarule.inner import Map, Runs
 from metarule.loop import Generation, begun, engine_for, generations, run
+from metarule.params import starts
 from metarule.plugins import SpecError
 from metarule.reading import overridden
 from metarule.results import described, result
 from metarule.rng import seed_number
-from metarule.runs import RunError, RunFolder
+from metarule.runs import SCHEMA, RunError, RunFolder
 from metarule.spec import Search, from_table
+from metarule.trial import WITH_BACKPROP, baselines, check_memory, memory, rehearse, with_backprop
 from metarule.workers import pool
-from metarule.zoo import algorithm
-
-EVERY_BASELINE = ("momentum", "adam", "backprop_terms")
-"""What `battery.baselines = "all"` adds to the task's own baselines."""
 
 GROWING = "outer.generations"
 """The one key that may change, upwards, when a run is resumed."""
@@ -51,10 +50,17 @@ class Listener:
 
 
 def start(folder: RunFolder, search: Search, text: str, workers: int = 1, listener: Listener | None = None) -> None:
-    """Run a search in a new folder to its result; raises RunError where the folder is taken, Stopped when stopped."""
+    """Run a search in a new folder to its result.
+
+    Raises SpecError, before there is a folder, where anything that it will compute cannot work, RunError where the
+    folder is taken, Stopped when stopped.
+    """
+    listener = listener or Listener()
+    rehearse(search, workers)
     folder.create(text, _spec(search, text))
+    listener.message(f"run folder: {folder.path}")
     with folder.locked():
-        _work(folder, search, workers, listener or Listener())
+        _work(folder, search, workers, listener)
 
 
 def resume(
@@ -65,8 +71,9 @@ def resume(
     Raises RunError where the folder's search file was changed or its state is damaged, SpecError where an override
     changes anything but outer.generations, or lowers it.
     """
-    spec = folder.read_json("spec.json")
+    spec = recorded(folder)
     search = resumed(folder, spec, overrides)
+    check_memory(search, workers)
     with folder.locked():
         if overrides:
             folder.write_json("spec.json", {**spec, "search": search.table()})
@@ -74,8 +81,28 @@ def resume(
     return search
 
 
+def recorded(folder: RunFolder) -> dict[str, Any]:
+    """The folder's spec.json; raises RunError where it is missing, damaged or of another version."""
+    spec = folder.read_json("spec.json")
+    _check_recorded(folder, spec)
+    return spec
+
+
+def _check_recorded(folder: RunFolder, spec: dict[str, Any]) -> None:
+    path = folder.path / "spec.json"
+    if spec.get("schema", SCHEMA) != SCHEMA:
+        raise RunError(f"{path} has schema {spec['schema']}, and this version of metarule reads {SCHEMA}")
+    missing = [key for key in ("schema", "search", "search_sha256", "parameters", "objectives") if key not in spec]
+    if missing:
+        raise RunError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    outer = spec["search"].get("outer") if isinstance(spec["search"], dict) else None
+    if not isinstance(outer, dict) or not isinstance(outer.get("generations"), int):
+        raise RunError(f"{path} is damaged: it lacks search.{GROWING}")
+
+
 def resumed(folder: RunFolder, spec: dict[str, Any], overrides: tuple[str, ...] = ()) -> Search:
     """The search of a run folder, its budget perhaps grown."""
+    _check_recorded(folder, spec)
     text = folder.path / "search.toml"
     if not text.exists() or hashlib.sha256(text.read_bytes()).hexdigest() != spec["search_sha256"]:
         raise RunError(
@@ -86,6 +113,8 @@ def resumed(folder: RunFolder, spec: dict[str, Any], overrides: tuple[str, ...] 
     for key in _changed(before, after):
         if key != GROWING:
             raise SpecError(f"{key} cannot change in a run that has begun; only {GROWING} may grow")
+    if not isinstance(after["outer"]["generations"], int):
+        raise SpecError(f"{GROWING} = {after['outer']['generations']!r} must be a whole number")
     if after["outer"]["generations"] < before["outer"]["generations"]:
         raise SpecError(
             f"{GROWING} = {after['outer']['generations']} is less than the run's "
@@ -113,29 +142,26 @@ def battery(
 
     conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch)
     budget = search.budget.generations * search.budget.candidates * search.inner.episodes
-    network = search.network.build(search.task)
     contenders = [Contender("discovered", search.learner, theta[None])]
-    names = search.task.baselines
-    if search.battery.baselines == "all" and "backprop" in names:  # a task without targets has no gradient to descend
-        names += EVERY_BASELINE
-    for name in names:
-        if name == "backprop_terms":
-            contenders.append(_with_backprop(search, map, progress))
+    others = baselines(search)
+    for name, why in others.left_out.items():
+        progress(f"{name} is left out of the battery: {why}")
+    for name, learner in others.learners.items():
+        if name == WITH_BACKPROP:
+            contenders.append(_searched(with_backprop(search), map, progress))
             continue
-        learner = algorithm(name).learner(network)
         contenders.append(tuned(name, learner, search.task, conditions, budget, search.search.seed, progress))
     seed = seed_number(search.search.seed, "held out")
     return compare(contenders, search.task, conditions, search.battery.episodes, [seed], progress)
 
 
-def _with_backprop(search: Search, map: Map, progress: Callable[[str], None]) -> Contender:
+def _searched(other: Search, map: Map, progress: Callable[[str], None]) -> Contender:
     """Backprop with the same auxiliary terms, its coefficients found by the same outer loop with the same budget."""
-    other = replace(search, credit=algorithm("backprop").credit)
     outer = begun(other)
     for generation in generations(other, outer, 0, engine_for(other, map)):
         if generation.number % 5 == 0:
-            progress(f"searching for backprop_terms: generation {generation.number} of {other.budget.generations}")
-    return Contender("backprop_terms", other.learner, outer.best[None])
+            progress(f"searching for {WITH_BACKPROP}: generation {generation.number} of {other.budget.generations}")
+    return Contender(WITH_BACKPROP, other.learner, outer.best[None])
 
 
 def _work(folder: RunFolder, search: Search, workers: int, listener: Listener) -> None:
@@ -220,28 +246,57 @@ def stop_signals(say: Callable[[str], None] = lambda text: None) -> Iterator[Cal
             signal.signal(number, handler)
 
 
-def plan(search: Search, workers: int) -> dict[str, Any]:
-    """What a search would cost: runs, inner steps, memory and a time measured on one block for a few steps."""
-    learner = search.learner
-    runs = search.budget.candidates * search.inner.episodes
-    together = min(search.inner.block_runs, runs)
-    numbers = sum(
-        (learner.network.sizes[p.source] + p.bias) * learner.network.sizes[p.target] for p in learner.projections
-    )
-    width = torch.finfo(getattr(torch, search.inner.precision)).bits // 8
-    copies = 2 + (search.steps / search.inner.segments if "grad" in search.outer.wants else 0)
-    trial = min(search.steps, 10)
-    short = replace(search, inner=replace(search.inner, steps=trial), budget=replace(search.budget, generations=2))
-    outer = begun(short)
-    seconds = [generation.seconds for generation in generations(short, outer, 0, engine_for(short))]
-    per_generation = seconds[-1] * search.steps / trial / min(workers, max(runs // together, 1))
+def plan(search: Search, workers: int, searches: int = 1) -> dict[str, Any]:
+    """What a search would cost: runs, inner steps, memory, and a time from one block's first few steps.
+
+    `searches` go on side by side, each with `workers`. Raises SpecError, without computing, where memory would not do,
+    and where anything that the search will compute cannot work.
+    """
+    rehearse(search, workers, searches)
+    learner, inner = search.learner, search.inner
+    runs = search.budget.candidates * inner.episodes
+    together = min(inner.block_runs, runs)
+    needed = memory(search, workers)
+    trained = runs * search.budget.generations
+    others = baselines(search).learners
+    tuned_runs = trained * sum(bool(learner.params) for learner in others.values())
+    tested = (1 + len(others)) * search.battery.episodes
+    slow, fast = _seconds_per_step(search)
+    side_by_side = min(workers, -(-runs // together))
+    seconds = (trained * slow + (tuned_runs + tested) * fast) * search.steps / side_by_side
     return {
         "parameters": [param.name for param in learner.params],
-        "weights_per_run": numbers,
+        "weights_per_run": needed.weights,
         "runs_per_generation": runs,
         "blocks_per_generation": -(-runs // together),
-        "inner_steps": runs * search.steps * search.budget.generations,
+        "inner_steps": trained * search.steps,
+        "inner_steps_tuning": tuned_runs * search.steps,
+        "inner_steps_battery": tested * search.steps,
+        "inner_steps_total": (trained + tuned_runs + tested) * search.steps,
         "workers": workers,
-        "memory_mib": round(numbers * width * copies * together * workers / 2**20, 1),
-        "seconds": round(per_generation * search.budget.generations, 1),
+        "memory_mib": round(needed.bytes * searches / 2**20, 1),
+        "seconds_search": round(trained * slow * search.steps / side_by_side, 1),
+        "seconds": round(seconds, 1),
     }
+
+
+def _seconds_per_step(search: Search) -> tuple[float, float]:
+    """Seconds of a step of one run where the search's outer loop hears of it, and where only a score is wanted."""
+    learner, inner = search.learner, search.inner
+    together = min(inner.block_runs, search.budget.candidates * inner.episodes)
+    engine = engine_for(search)
+    rows = starts(learner.params)[None]
+    runs = Runs((0,), tuple(range(together)), search.search.seed)
+    steps = range(min(search.steps, 10))
+
+    def measured(wants: frozenset[str]) -> float:
+        seconds = math.inf
+        for _ in range(2):  # the first time includes what is made once
+            began = time.perf_counter()
+            engine.evaluate(learner, rows, search.task, runs, steps, inner.batch, wants, search.objectives)
+            seconds = min(seconds, time.perf_counter() - began)
+        return seconds / together / len(steps)
+
+    plain = frozenset({"loss"})
+    fast = measured(plain)
+    return (measured(search.outer.wants) if search.outer.wants != plain else fast), fast

@@ -61,8 +61,15 @@ def generations(search: Search, outer: OuterLoop, first: int, engine: Inner) -> 
         noise = noise_for([(search.search.seed, "outer", number)])
         theta = outer.ask(budget.candidates, noise)
         candidates = len(theta)
+        if not 1 <= candidates <= budget.candidates:
+            raise ValueError(
+                f"outer.kind = '{outer.kind}' proposed {candidates} candidates when asked for {budget.candidates}; "
+                "its `ask` must return at least one and at most as many as asked for"
+            )
+        # budget, not candidates: a loop that proposes fewer now and then must not meet an address again
+        start = number * budget.candidates
         runs = Runs(
-            tuple(range(number * candidates, (number + 1) * candidates)),
+            tuple(range(start, start + candidates)),
             tuple(range(number * episodes, (number + 1) * episodes)),
             search.search.seed,
         )

@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import math
 import typing
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -69,13 +71,16 @@ def plug(room: str, table: dict[str, Any], owner: str | None = None, also: tuple
         raise SpecError(f"{owner} = {table!r} must be a table with a key 'kind'")
     if "kind" not in table:
         raise SpecError(f"{owner}.kind is missing; it is one of {', '.join(sorted(registry))}")
-    if table["kind"] not in registry:
+    if not isinstance(table["kind"], str) or table["kind"] not in registry:
         raise SpecError(unknown(f"{owner}.kind", str(table["kind"]), registry))
     return build(registry[table["kind"]], {key: value for key, value in table.items() if key != "kind"}, owner, also)
 
 
 def build(kind: type, table: dict[str, Any], owner: str, also: tuple[str, ...] = ()) -> Any:
-    """An instance of a settings dataclass from a table; unknown keys and wrong types are named."""
+    """An instance of a settings dataclass from a table, and of those in its lists.
+
+    Unknown and missing keys, wrong types and numbers that are not finite are named.
+    """
     if not isinstance(table, dict):
         raise SpecError(f"{owner} = {table!r} must be a table")
     hints = typing.get_type_hints(kind)
@@ -85,12 +90,42 @@ def build(kind: type, table: dict[str, Any], owner: str, also: tuple[str, ...] =
         if key not in names:
             allowed = (*names, *also)
             raise SpecError(unknown(f"a key of {owner}", key, allowed) if allowed else f"{owner} has no key '{key}'")
-        try:
-            values[key] = pydantic.TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
-        except pydantic.ValidationError as error:
-            said = error.errors()[0]["msg"].lower()
-            raise SpecError(f"{owner}.{key} = {value!r} does not fit {_spelled(hints[key])}: {said}") from error
+        values[key] = _value(hints[key], value, f"{owner}.{key}")
+    for spec in settings(kind):
+        if spec.name not in values and spec.default is spec.default_factory is dataclasses.MISSING:
+            raise SpecError(f"{owner}.{spec.name} is missing; it must be {_spelled(hints[spec.name])}")
     return kind(**values)
+
+
+def _value(hint: Any, value: Any, owner: str) -> Any:
+    inside = next(iter(typing.get_args(hint)), None)
+    if dataclasses.is_dataclass(inside) and isinstance(inside, type) and isinstance(value, (list, tuple)):
+        return tuple(build(inside, part, f"{owner}[{place}]") for place, part in enumerate(value))
+    if dataclasses.is_dataclass(inside):
+        raise SpecError(f"{owner} = {value!r} must be a list of tables")
+    try:
+        found = pydantic.TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except pydantic.ValidationError as error:
+        said = error.errors()[0]["msg"].lower()
+        raise SpecError(f"{owner} = {value!r} does not fit {_spelled(hint)}: {said}") from error
+    except (TypeError, ValueError) as error:  # a date, which TOML has and JSON has not, or an endless integer
+        raise SpecError(f"{owner} = {value!r} does not fit {_spelled(hint)}") from error
+    for name, number in _numbers(found, owner):
+        if not math.isfinite(number):
+            raise SpecError(f"{name} = {number} must be a finite number")
+    return found
+
+
+def _numbers(value: Any, owner: str) -> Iterator[tuple[str, float]]:
+    """Every float in a value with its dotted key."""
+    if isinstance(value, float):
+        yield owner, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _numbers(part, f"{owner}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for place, part in enumerate(value):
+            yield from _numbers(part, f"{owner}[{place}]")
 
 
 def settings(kind: Any) -> list[dataclasses.Field]:
@@ -101,7 +136,13 @@ def settings(kind: Any) -> list[dataclasses.Field]:
 def table_of(part: Any) -> dict[str, Any]:
     """A part as a table: its kind and every setting."""
     table = {"kind": part.kind} if hasattr(part, "kind") else {}
-    return table | {spec.name: getattr(part, spec.name) for spec in settings(part)}
+    return table | {spec.name: _written(getattr(part, spec.name)) for spec in settings(part)}
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(table_of(each) if dataclasses.is_dataclass(each) else each for each in value)
+    return value
 
 
 def _spelled(hint: Any) -> str:

@@ -12,24 +12,30 @@ class RunError(ValueError):
     """A run folder that cannot be used as asked: the user's to mend, exit code 2."""
 
 
+class WorkersDied(RuntimeError):  # noqa: N818 - what happened, not a kind of error
+    """A block of runs killed its worker again and again, most likely for want of memory; exit code 2."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run folder; raises RunError where it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path} does not exist; is {path.parent} a run folder?") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: it holds no JSON object")
+    return found
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a .jsonl file, [] where there is none; raises RunError where it is damaged."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
+    """All complete lines of a .jsonl file; raises RunError where it is missing or damaged."""
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{path} does not exist; the run in {path.parent} is damaged") from None
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,27 @@ from metarule.rules import Rule
 from metarule.synapses import SynapseModel
 from metarule.tasks import Task
 
+PROBE = 1000
+"""Candidates asked for at most to see whether an outer loop takes a search."""
+
+
+@dataclass(frozen=True)
+class PopulationSpec:
+    """A hidden population of a network; `activation` is the network's where it is left out."""
+
+    name: str
+    size: int
+    activation: str | None = None
+
+
+@dataclass(frozen=True)
+class ProjectionSpec:
+    """A projection of a network, named by its ends; `bias` is the network's where it is left out."""
+
+    source: str
+    target: str
+    bias: bool | None = None
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -34,8 +56,17 @@ class NetworkSpec:
     softplus_beta: float = 10.0
     bias: bool = False
     skips: tuple[tuple[int, int], ...] = ()
-    populations: tuple[dict[str, str | int], ...] = ()
-    projections: tuple[dict[str, str | bool], ...] = ()
+    populations: tuple[PopulationSpec, ...] = ()
+    projections: tuple[ProjectionSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.softplus_beta <= 0:
+            raise ValueError(f"network.softplus_beta = {self.softplus_beta} must be positive")
+        if self.projections and not self.populations:
+            raise ValueError(
+                "network.projections are given without network.populations; name the populations that they join, or "
+                "use network.hidden and network.skips"
+            )
 
     def build(self, task: Task) -> Network:
         """The network for a task; raises ValueError where the graph is not one."""
@@ -43,11 +74,16 @@ class NetworkSpec:
         if not self.populations:
             sizes = (task.inputs, *self.hidden, task.outputs)
             return Network.chain(sizes, self.activation, task.output, beta, self.bias, self.skips)
-        hidden = [Population(**{"activation": self.activation, **table}) for table in self.populations]
+        hidden = [Population(each.name, each.size, each.activation or self.activation) for each in self.populations]
         ends = Population("input", task.inputs, self.activation), Population("output", task.outputs)
         projections = [
-            Projection(f"{table['source']}->{table['target']}", **{"bias": self.bias, **table})
-            for table in self.projections
+            Projection(
+                f"{each.source}->{each.target}",
+                each.source,
+                each.target,
+                bias=self.bias if each.bias is None else each.bias,
+            )
+            for each in self.projections
         ]
         return Network((ends[0], *hidden, ends[1]), tuple(projections), task.output, beta)
 
@@ -197,13 +233,12 @@ def from_table(table: dict[str, Any], folder: Path | None = None) -> Search:
 
 
 def _from_table(table: dict[str, Any], folder: Path) -> Search:
-    for name in table:
+    for name, part in table.items():
         if name not in TABLES:
             raise SpecError(unknown("a table of the search file", name, TABLES))
-    load_installed()
-    plugins = tuple(str((folder / path).resolve()) for path in table.get("plugins", ()))
-    for path in plugins:
-        load_plugin(path)
+        if name != "plugins" and not isinstance(part, dict):
+            raise SpecError(f"{name} = {part!r} must be a table, as under [{name}]")
+    plugins = joined(table, folder)
     for name in ("task", "outer"):
         if name not in table:
             raise SpecError(f"the search file has no [{name}]; it needs at least [task], [rule] and [outer]")
@@ -224,11 +259,23 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
         budget=build(Budget, budget, "outer"),
         search=build(SearchSpec, table.get("search", {}), "search"),
         battery=build(BatterySpec, table.get("battery", {}), "battery"),
-        fixed={name: float(value) for name, value in _flat(table.get("fixed", {})).items()},
+        fixed={name: _finite(name, value) for name, value in _flat(table.get("fixed", {})).items()},
         plugins=plugins,
     )
     _check(search)
     return search
+
+
+def joined(table: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """Load the plug-ins of installed packages and those that a table names; returns the latter's paths."""
+    paths = table.get("plugins", [])
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) for path in paths):
+        raise SpecError(f"plugins = {paths!r} must be a list of paths, as in plugins = ['my_rule.py']")
+    load_installed()
+    plugins = tuple(str((folder / path).resolve()) for path in paths)
+    for path in plugins:
+        load_plugin(path)
+    return plugins
 
 
 def _check(search: Search) -> None:
@@ -246,7 +293,7 @@ def _check(search: Search) -> None:
         raise SpecError(f"outer.kind = '{search.outer.kind}' does not take categorical parameters; use 'optuna'")
     trial = copy.copy(search.outer)
     trial.start(learner.params, len(search.objectives))
-    trial.ask(search.budget.candidates, noise_for([("check",)]))
+    trial.ask(min(search.budget.candidates, PROBE), noise_for([("check",)]))
 
 
 def _keyed(table: dict[str, Any], one: str, many: str, default: str) -> dict[str, Any]:
@@ -272,3 +319,13 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             raise SpecError(f"fixed.{prefix}{key} = {value!r} must be a number")
     return flat
+
+
+def _finite(name: str, value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SpecError(f"fixed.{name} = {number} must be a finite number")
+    return number

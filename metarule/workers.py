@@ -16,6 +16,7 @@ import torch
 from metarule.block import Block, BlockOutcome
 from metarule.inner import Map, in_turn
 from metarule.plugins import load_plugin
+from metarule.records import WorkersDied
 
 ATTEMPTS = 3
 """How often a block is tried before a dying worker is taken for the block's own fault."""
@@ -25,7 +26,7 @@ ATTEMPTS = 3
 def pool(workers: int, plugins: tuple[str, ...] = ()) -> Iterator[Map]:
     """A map over `workers` processes with one torch thread each; 1 stays in this process.
 
-    A worker that dies is replaced and its block computed again; raises RuntimeError where a block kills its worker
+    A worker that dies is replaced and its block computed again; raises WorkersDied where a block kills its worker
     three times.
     """
     if workers <= 1:
@@ -65,9 +66,9 @@ class _Crew:
                 self.executor.shutdown(wait=False, cancel_futures=True)
                 self.executor = self._hired()
                 if attempt == ATTEMPTS:
-                    raise RuntimeError(
+                    raise WorkersDied(
                         f"a block of runs killed its worker {ATTEMPTS} times; most likely memory ran out: "
-                        "lower inner.block_runs or the number of workers"
+                        "lower inner.block_runs or --workers"
                     ) from None
         raise AssertionError("unreachable")
 

@@ -28,6 +28,7 @@ spec
 reading workers evaluation findings
 runs results
 loop
+trial
 jobs
 bench inspection
 identification

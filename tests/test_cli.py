@@ -81,6 +81,11 @@ def test_help_shows_four_verbs_and_the_rest_as_advanced(metarule):
         (("search", "--resume", "nowhere", "--dry-run"), "--resume goes with"),
         (("search", "first_rule", "--seeds", 2, "search.seed=3"), "leave search.seed out"),
         (("search", "first_rule", "--workers", 0), "--workers"),
+        (("search", "first_rule", "--copy", "mine.toml", "outer.generations=3"), "as it is"),
+        (("search", "oja", "credit.kind=backprop"), "needs targets"),
+        (("search", "oja", "network.hidden=[8]", "--seeds", 2), "leave out network.hidden"),
+        (("search", "first_rule", "inner.episodes=1000000000", "--dry-run"), "GiB of memory"),
+        (("search", "first_rule", "rules=5"), "rules = 5 must be a table"),
         (("inspect", "nowhere"), "is nowhere a run folder?"),
         (("list", "rule"), "did you mean 'rules'"),
         (("evaluate", "bakprop"), "did you mean 'backprop'"),
@@ -191,6 +196,43 @@ def test_resume_extends_a_finished_run_and_nothing_else_may_change(metarule, cop
     assert (code, "may only grow" in err) == (2, True)
     code, _, err = metarule("search", "--resume", copied, "task.ways=3")
     assert (code, "task.ways cannot change" in err) == (2, True)
+
+
+def test_another_kind_of_outer_loop_drops_the_old_ones_keys_with_a_message(metarule, tmp_path):
+    tiny = (*TINY, "outer.generations=1", "outer.candidates=1", "battery.episodes=0", "--workers", 1)
+    given = ("outer.kind=meta_gradient", "--runs-dir", tmp_path)
+    code, _, err = metarule("search", "first_rule", *tiny, *given)
+    assert code == 0
+    assert "outer.sigma = 0.3 is left out: outer.kind = 'meta_gradient' has no such key" in err
+
+
+def test_a_folder_without_its_log_is_damaged(metarule, copied):
+    (copied / "log.jsonl").unlink()
+    for verb in (("inspect", copied), ("search", "--resume", copied)):
+        code, _, err = metarule(*verb)
+        assert (code, "error: " in err) == (2, True)
+
+
+def test_figures_that_cannot_be_written_do_not_spoil_a_report(metarule, copied):
+    shutil.rmtree(copied / "figures")
+    (copied / "figures").write_text("a file")
+    for verb in (("inspect", copied), ("search", "--resume", copied, "--workers", 1)):
+        code, out, err = metarule(*verb)
+        assert (code, "dW = " in out) == (0, True)
+        assert "no figures" in err
+
+
+def test_a_full_disk_stops_a_search_with_a_sentence(metarule, monkeypatch, tmp_path):
+    from metarule.runs import RunFolder
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "save", full)
+    code, _, err = metarule("search", "first_rule", *TINY, "--runs-dir", tmp_path, "--workers", 1)
+    assert code == 2
+    assert "No space left on device" in err
+    assert f"metarule search --resume {tmp_path / 'first_rule'}" in err
 
 
 def test_resume_refuses_a_changed_search_file(metarule, copied):

@@ -462,7 +462,7 @@ class _Gated(Rule):
 
     def delta(self, theta, signals, state, noise):
         towards = Change(full=0.5 * state["gain"] * (state["anchor"] - signals.weight))
-        return outer(signals.error, signals.pre) * state["gain"] + towards, state
+        return outer(signals.read("error"), signals.read("pre")) * state["gain"] + towards, state
 
 
 @pytest.fixture

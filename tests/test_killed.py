@@ -14,11 +14,11 @@ from metarule.runs import CHECKPOINT, PREVIOUS, RunError, RunFolder
 
 @pytest.mark.parametrize("outer", killing.OUTER)
 def test_a_search_killed_at_seeded_moments_ends_as_if_it_had_not_been(outer, tmp_path):
-    left = killing.killed_at_moments(tmp_path, outer, kills=2, seed=1, generations=40)
-    assert left == killing.whole(tmp_path, outer, 40)
+    left = killing.killed_at_moments(tmp_path, outer, kills=2, seed=1, generations=20)
+    assert left == killing.whole(tmp_path, outer, 20)
 
 
-@pytest.mark.parametrize("boundary", [8, 11, 14, 19])  # around the first generation's log line and checkpoint
+@pytest.mark.parametrize("boundary", [8, 14, 19])  # around the first generation's log line and checkpoint
 def test_a_search_killed_at_a_write_boundary_ends_as_if_it_had_not_been(boundary, tmp_path):
     reference = killing.finished(killing.prepared(tmp_path / "whole" / "run", "cma_es", generations=2), tries=1)
     assert killing.killed_at_boundary(tmp_path, "cma_es", boundary) == reference

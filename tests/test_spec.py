@@ -7,7 +7,7 @@ import json
 import pytest
 
 from metarule.plugins import SpecError
-from metarule.reading import overridden, read, shipped
+from metarule.reading import built, find, overridden, read, shipped
 from metarule.spec import from_table
 
 SEARCHES = shipped()
@@ -75,6 +75,27 @@ def test_columns_keep_their_place_whatever_comes_first():
         ("fixed.rule.forward.eror=1.0", "did you mean 'rule.forward.error'?"),
         ("outer.sigma", "must read key=value"),
         ("task.kind.deep=1", "'kind' is a value, not a table"),
+        ("network.softplus_beta=nan", "network.softplus_beta = nan must be a finite number"),
+        ("network.softplus_beta=0.0", "network.softplus_beta = 0.0 must be positive"),
+        ("outer.sigma=inf", "outer.sigma = inf must be a finite number"),
+        ("rule.start={pre=-inf}", "rule.start.pre = -inf must be a finite number"),
+        ("fixed.rule.forward.error_pre=nan", "fixed.rule.forward.error_pre = nan must be a finite number"),
+        ("fixed.rule.forward.error_pre=1" + "0" * 400, "must be a finite number"),
+        ("rules=5", "rules = 5 must be a table, as under [rules]"),
+        ("synapses=7", "synapses = 7 must be a table"),
+        ("fixed=5", "fixed = 5 must be a table"),
+        ("outer=5", "outer = 5 must be a table"),
+        ("rule.kind=[1]", "rule.kind = '[1]' is not one of"),
+        ("plugins='mine.py'", "must be a list of paths"),
+        ("plugins=[1]", "must be a list of paths"),
+        ("task.ways=2020-01-01", "does not fit int"),
+        ("network.populations=3", "must be a list of tables"),
+        ("network.populations=[3]", "network.populations[0] = 3 must be a table"),
+        ("network.populations=[{name='a'}]", "network.populations[0].size is missing"),
+        ("network.populations=[{name='a', size='3'}]", "network.populations[0].size = '3' does not fit int"),
+        ("network.populations=[{name='a', size=3, activaton='relu'}]", "did you mean 'activation'?"),
+        ("network.projections=[{source='input', target='output'}]", "without network.populations"),
+        ("network.projections=[{source='input', taget='output'}]", "did you mean 'target'?"),
     ],
 )
 def test_a_mistake_names_the_key_what_is_allowed_and_the_nearest_name(override, said):
@@ -97,3 +118,53 @@ def test_a_graph_with_skips_and_branches_is_a_network():
     network = {"populations": populations, "projections": [{"source": a, "target": b} for a, b in ends]}
     search = from_table({**TABLE, "credit": {"kind": "backprop"}, "network": network})
     assert [projection.name for projection in search.learner.network.projections] == [f"{a}->{b}" for a, b in ends]
+
+
+def test_a_graph_written_out_reads_back_as_the_same_graph():
+    network = {
+        "populations": [{"name": "a", "size": 3}],
+        "projections": [{"source": "input", "target": "a"}, {"source": "a", "target": "output", "bias": True}],
+    }
+    search = from_table({**TABLE, "credit": {"kind": "backprop"}, "network": network})
+    again = from_table(plain(search.table()))
+    assert again.learner.network == search.learner.network
+    assert [projection.bias for projection in again.learner.network.projections] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left_out"),
+    [
+        (("outer.kind=meta_gradient", "outer.candidates=1"), ["outer.sigma"]),
+        (("outer.kind=optuna",), ["outer.sigma"]),
+        (("rule.kind=polynomial",), ["rule.terms"]),
+        (("outer.kind=cma_es",), []),
+    ],
+)
+def test_another_kind_drops_the_keys_that_only_the_old_one_has_and_says_so(overrides, left_out):
+    said: list[str] = []
+    search, _ = read(find("first_rule"), overrides, said.append)
+    assert [line.partition(" = ")[0] for line in said] == left_out
+    assert search.budget.generations == 30
+
+
+def test_a_key_given_with_another_kind_is_never_dropped():
+    with pytest.raises(SpecError, match="a key of outer = 'sigma'"):
+        read(find("first_rule"), ("outer.kind=optuna", "outer.sigma=0.1"))
+
+
+def test_plugins_on_the_command_line_start_at_the_current_folder_and_those_of_a_file_at_its_own(tmp_path, monkeypatch):
+    rule = """
+from dataclasses import dataclass
+from metarule.rules.textbook import Delta
+@dataclass(frozen=True)
+class Named(Delta):
+    kind = "{}"
+"""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(rule.format(f"of_{folder}"))
+    monkeypatch.chdir(tmp_path / "here")
+    table = {**TABLE, "credit": {"kind": "backprop"}, "rule": {"kind": "of_there"}, "plugins": ["mine.py"]}
+    assert built(table, (), tmp_path / "there").plugins == (str(tmp_path / "there" / "mine.py"),)
+    given = ("plugins=['mine.py']", "rule.kind=of_here")
+    assert built(table, given, tmp_path / "there").plugins == (str(tmp_path / "here" / "mine.py"),)

@@ -268,13 +268,62 @@ def test_few_shot_labels_are_classes_or_ways():
         assert len({name for name, _ in names}) == 5
 
 
-def test_few_shot_holds_out_classes_where_there_are_many():
-    task, source = FewShot(ways=2), images.image_source("digits")
+def many_classes(folder, classes=60, each=5):
+    """A set with as many classes as named, every image another one: noise would do, counting is exact."""
+    count, side = classes * each, 4
+    pixels = np.zeros((count, side * side), dtype=np.uint8)
+    pixels[:, 0], pixels[:, 1] = np.arange(count) % 256, np.arange(count) // 256
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train-images-idx3-ubyte").write_bytes(idx_bytes(pixels.reshape(count, side, side)))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % classes))
+    return str(folder)
+
+
+def shown(task, noise, batch=1):
+    """Rows of the image set that an episode trains on or is scored on."""
+    episode = task.sample(noise, batch)
+    return set(episode.train_rows.flatten().tolist()) | set(episode.score_rows.flatten().tolist())
+
+
+def test_few_shot_holds_out_classes_with_all_their_images_where_there_are_many(tmp_path):
+    task = FewShot("idx", ways=20, shots=3, queries=2, path=many_classes(tmp_path))
     noise = episode_noise(*range(30))
-    search, held_out = (source.labels[t.sample(noise, 1).train_rows].unique() for t in (task, task.held_out()))
-    assert len(search) == 6
-    assert len(held_out) == 4
-    assert not set(search.tolist()) & set(held_out.tolist())
+    rows = [shown(each, noise) for each in (task, task.held_out())]
+    labels = task.image_source.labels
+    search, held_out = ({int(labels[row]) for row in each} for each in rows)
+    assert (len(search), len(held_out)) == (36, 24)
+    assert not search & held_out
+    assert [len(each) for each in rows] == [180, 120]  # five images of each class: none is kept back
+    assert "180 of the 300 images of idx, of 36 of its 60 classes (search split by classes)" in task.seen()
+
+
+@pytest.mark.parametrize(("classes", "ways"), [(10, (2, 5, 10)), (49, (2, 12, 49)), (50, (2, 12, 20))])
+def test_what_few_shot_holds_out_depends_on_the_image_set_alone(tmp_path, classes, ways):
+    path = many_classes(tmp_path, classes, 10)
+    noise = episode_noise(*range(40))
+    tasks = [FewShot("idx", ways=way, shots=shots, queries=1, path=path) for way in ways for shots in (1, 3)]
+    seen = set().union(*(shown(task, noise) for task in tasks))
+    tested = set().union(*(shown(task.held_out(), noise) for task in tasks))
+    assert not seen & tested
+    assert len({task.seen() for task in tasks}) == 1
+
+
+@pytest.mark.parametrize("classes", [10, 60])
+def test_held_out_images_of_digits_and_few_shot_are_seen_by_no_search_over_either(tmp_path, classes):
+    path = many_classes(tmp_path, classes, 20)
+    digits, few_shot = Digits(images="idx", path=path), FewShot("idx", ways=10, shots=3, queries=2, path=path)
+    noise = episode_noise(*range(60))
+    seen = shown(digits, noise) | shown(few_shot, noise)
+    scored = set(digits.held_out().sample(noise, 1).score_rows.tolist())
+    assert not seen & scored
+    assert not seen & shown(few_shot.held_out(), noise)
+
+
+def test_few_shot_refuses_more_ways_than_its_split_has_classes(tmp_path):
+    task = FewShot("idx", ways=25, shots=3, queries=2, path=many_classes(tmp_path))
+    task.sample(episode_noise(0), 1)
+    with pytest.raises(ValueError, match="ways = 25, but idx has 24 classes in the held_out split; lower it"):
+        task.held_out().sample(episode_noise(0), 1)
 
 
 def test_few_shot_default_fits_both_splits_of_digits():
@@ -303,7 +352,7 @@ def test_few_shot_order_is_random_and_not_by_class():
     ("settings", "batch", "message"),
     [
         ({}, 3, "batch = 3 does not divide the 250"),
-        ({"ways": 11}, 1, "ways = 11, but digits has 10 classes"),
+        ({"ways": 11}, 1, "ways = 11, but digits has 10 classes in the search split; lower it"),
         ({"shots": 100}, 1, "a class of digits has 10[0-9] images in the search split; lower task.shots"),
         ({"units": 9}, 1, "units = 9 is fewer than the 10 labels"),
         ({"path": "somewhere"}, 1, "come with scikit-learn"),
@@ -327,12 +376,12 @@ def test_few_shot_pass_ends(step):
 def test_digits_parts_are_stratified_and_share_nothing():
     search, held_out = (task.sample(episode_noise(0), 1) for task in (Digits(), Digits().held_out()))
     parts = [set(rows.tolist()) for rows in (search.train_rows, search.score_rows, held_out.score_rows)]
-    assert [len(part) for part in parts] == [1078, 359, 360]
-    assert len(set.union(*parts)) == 1797
-    assert set(held_out.train_rows.tolist()) == parts[0] | parts[1]
+    assert [len(part) for part in parts] == [808, 270, 360]
+    assert len(set.union(*parts)) == 808 + 270 + 360
+    assert set(held_out.train_rows.tolist()) == set(range(1797)) - parts[2]
     labels = images.image_source("digits").labels
     sizes = labels.bincount()
-    for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
+    for part, fraction in zip(parts, (0.45, 0.15, 0.2), strict=True):
         assert (labels[list(part)].bincount() - fraction * sizes).abs().max() <= 1.5
 
 
@@ -343,11 +392,11 @@ def test_few_shot_searches_never_see_the_test_images_of_digits():
 
 
 def test_digits_epoch_shows_every_image_once_in_an_order_of_its_own():
-    episode = Digits().sample(episode_noise(0), 49)  # 1078 = 22 * 49
+    episode = Digits().sample(episode_noise(0), 101)  # 808 = 8 * 101
     source = images.image_source("digits")
-    epochs = [torch.cat([episode.train(22 * e + step).x[0] for step in range(22)]) for e in range(2)]
+    epochs = [torch.cat([episode.train(8 * e + step).x[0] for step in range(8)]) for e in range(2)]
     wanted = examples(source.images[episode.train_rows].to(torch.float64))
-    assert len(wanted) == 1078
+    assert len(wanted) == 808
     assert all(examples(epoch) == wanted for epoch in epochs)
     assert not torch.equal(*epochs)
 
@@ -388,9 +437,9 @@ def test_frozen_digits_forbid_all_but_the_projections_out_of_the_input():
     assert Digits().frozen(network) == frozenset()
 
 
-@pytest.mark.parametrize("batch", [0, 1079])
+@pytest.mark.parametrize("batch", [0, 809])
 def test_digits_refuse_a_batch_larger_than_the_training_part(batch):
-    with pytest.raises(ValueError, match="between 1 and the 1078 training images"):
+    with pytest.raises(ValueError, match="between 1 and the 808 training images"):
         Digits().sample(episode_noise(0), batch)
 
 
@@ -579,15 +628,16 @@ def test_image_sets_are_found_by_name_in_the_data_folder_or_in_a_path(tmp_path, 
         assert images.image_source("kmnist", str(path)) is source
 
 
-def test_an_image_set_that_is_nowhere_names_folders_files_and_cure(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [URLError("no network"), ImportError("no parser")])
+def test_an_image_set_that_is_nowhere_names_folders_files_and_cure(tmp_path, monkeypatch, failure):
     def fetch(*args, **settings):
-        raise URLError("no network")
+        raise failure
 
     monkeypatch.setattr(images, "fetch_openml", fetch)
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz .* METARULE_DATA .* 'digits'") as caught:
         images.image_source("mnist", str(tmp_path))
     assert str(tmp_path / "mnist") in str(caught.value)
-    assert "no network" in str(caught.value)
+    assert str(failure) in str(caught.value)
     with pytest.raises(ValueError, match=r"images_background.zip, images_background_small1.zip in .* METARULE_DATA"):
         images.image_source("omniglot", str(tmp_path))
 
@@ -597,6 +647,7 @@ def test_an_image_set_that_is_nowhere_is_fetched_once(tmp_path, monkeypatch):
 
     def fetch(name, **settings):
         asked.append(name)
+        assert settings["parser"] == "liac-arff"  # all others need pandas, which nothing here does
         return np.full((20, 784), 51), np.array([str(label % 10) for label in range(20)])
 
     monkeypatch.setattr(images, "fetch_openml", fetch)

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from metarule.cli import advanced, evaluate, inspect, listing, search
-from metarule.cli.output import stderr
+from metarule.cli.output import outside, stderr
 
 app = typer.Typer(
     help="Discover, inspect and identify learning rules.",
@@ -29,9 +29,12 @@ for command in (evaluate.evaluate, advanced.bench, advanced.doctor, advanced.che
 
 
 def main() -> None:
-    """Entry point: a mistake of the user's becomes one line on stderr and exit code 2."""
+    """Entry point: a mistake of the user's, or a full disk, becomes one line on stderr and exit code 2."""
     try:
         app()
-    except ValueError as error:
-        stderr().print(f"error: {error}", style="red", soft_wrap=True)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, ValueError) else outside(error)
+        if sentence is None:
+            raise
+        stderr().print(f"error: {sentence}", style="red", soft_wrap=True)
         sys.exit(2)

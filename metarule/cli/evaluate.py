@@ -38,7 +38,7 @@ def evaluate(
     torch.set_num_threads(1)
     names = [word for word in words or [] if "=" not in word]
     overrides = tuple(word for word in words or [] if "=" in word)
-    search = comparing.setting(names, task, overrides)
+    search = comparing.setting(names, task, overrides, say)
     with pool(workers or os.cpu_count() or 1, search.plugins) as map:
         battery = comparing.comparison(names, search, episodes, seeds, everything, map, say)
     if table is not None:

@@ -56,5 +56,5 @@ def pictures(run: Path, document: numbers.Document) -> list[Path]:
     try:
         return draw(run)
     except OSError as error:
-        say(f"no figures: {error}")
+        say(f"no figures, {run / 'figures'} cannot be written: {error.strerror or error}")
         return files

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from metarule.records import jsonable
+from metarule.records import WorkersDied, jsonable
 
 WIDTH = 140
 """Columns of reports that go to a file or a pipe."""
@@ -23,6 +23,16 @@ def stderr() -> Console:
 def say(text: str) -> None:
     """A message, as it is."""
     stderr().print(text, soft_wrap=True)
+
+
+def outside(error: Exception) -> str | None:
+    """The sentence of an error that the machine and not the program made: no memory, no disk; None for others."""
+    if isinstance(error, (OSError, WorkersDied)):
+        return str(error)
+    # torch has no class of its own for it
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return "memory ran out; lower inner.block_runs, inner.batch, --workers or the network"
+    return None
 
 
 def at_once(text: str) -> None:

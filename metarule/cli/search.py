@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from metarule.cli.output import at_once, emit, say, show, stderr
+from metarule.cli.inspect import pictures
+from metarule.cli.output import at_once, emit, outside, say, show, stderr
 from metarule.cli.progress import Progress
 from metarule.inspection import numbers
 from metarule.records import RunError, unused
@@ -46,6 +47,11 @@ def search(
     if baselines is not None:
         overrides += (f"battery.baselines={baselines}",)
     if copy is not None:
+        if overrides:
+            raise ValueError(
+                f"--copy writes the search file as it is, comments and all, and cannot work {overrides[0]} into it; "
+                "leave it out and edit the copy"
+            )
         _copy(file, copy)
     elif dry_run:
         _plan(file, overrides, workers, seeds or 1, json)
@@ -60,7 +66,7 @@ def _start(file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | No
     from metarule.runs import RunFolder
 
     source = reading.find(file)
-    made, text = reading.read(source, overrides)
+    made, text = reading.read(source, overrides, say)
     path = runs_dir / name if name else unused(runs_dir, source.stem)
     _work(path, json, lambda listener: jobs.start(RunFolder(path), made, text, workers, listener))
 
@@ -76,12 +82,10 @@ def _work(path: Path, json: bool, job: Any) -> None:
     import torch
 
     from metarule import jobs
-    from metarule.inspection.figures import draw
 
     torch.set_num_threads(1)
     try:
         with Progress(stderr()) as progress, jobs.stop_signals(at_once) as stopping:
-            progress.message(f"run folder: {path}")
             job(jobs.Listener(progress.generation, progress.message, stopping))
     except jobs.Stopped:
         say(f"stopped; everything finished is saved. Go on with: metarule search --resume {path}")
@@ -89,12 +93,15 @@ def _work(path: Path, json: bool, job: Any) -> None:
     except KeyboardInterrupt:
         say(f"interrupted; the last finished generation is saved. Go on with: metarule search --resume {path}")
         raise typer.Exit(130) from None
-    figures = draw(path)
-    _report(path, json, figures)
-
-
-def _report(path: Path, json: bool, figures: list[Path]) -> None:
+    except Exception as error:
+        sentence = outside(error)
+        if sentence is None or not (path / "log.jsonl").exists():
+            raise
+        raise RunError(
+            f"{sentence}; the last finished generation is saved. Go on with: metarule search --resume {path}"
+        ) from error
     document = numbers.found(path)
+    figures = pictures(path, document)
     if json:
         emit(document)
         return
@@ -124,8 +131,8 @@ def _plan(file: str, overrides: tuple[str, ...], workers: int, seeds: int, json:
     from metarule.inspection.report import settings_table
 
     torch.set_num_threads(1)
-    made, _ = reading.read(reading.find(file), overrides)
-    plan = jobs.plan(made, 1 if seeds > 1 else workers)
+    made, _ = reading.read(reading.find(file), overrides, say)
+    plan = jobs.plan(made, 1 if seeds > 1 else workers, min(seeds, workers))
     if seeds > 1:
         plan |= {"seeds": seeds, "workers": workers, "seconds": plan["seconds"] * -(-seeds // workers)}
     if json:
@@ -137,13 +144,17 @@ def _plan(file: str, overrides: tuple[str, ...], workers: int, seeds: int, json:
 def _replicates(
     file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, workers: int, seeds: int, json: bool
 ) -> None:
+    import torch
+
     from metarule import jobs, reading, replicates
     from metarule.inspection.report import replicates_report
+    from metarule.trial import rehearse
 
+    torch.set_num_threads(1)
     if any(override.startswith("search.seed=") for override in overrides):
         raise ValueError("--seeds sets search.seed to 0, 1, ...; leave search.seed out")
     source = reading.find(file)
-    reading.read(source, overrides)
+    rehearse(reading.read(source, overrides, say)[0], 1, min(seeds, workers))
     numbered = range(seeds)
     paths = replicates.folders(runs_dir, name or source.stem, numbered)
     if name and paths[0].name != f"{name}-seed0":

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,11 +30,21 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class Replay:
-    """How well one rule explains a recording: `explained` = 1 - |dW - a P|^2 / |dW|^2 with the best a >= 0."""
+    """How well one rule explains a recording: `explained` = 1 - |dW - a P|^2 / |dW|^2 with the best a >= 0.
+
+    `weakest` is the same share, with the same a, at the edge that the rule explains least: a readout that learns fast
+    would else speak for hidden layers that learn by another rule. A rule that predicts nothing explains 0.
+    """
 
     rule: str
     explained: float
+    weakest: float
     scale: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the rule may be named."""
+        return min(self.explained, self.weakest) >= IDENTIFIED
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,19 @@ def classify(recording: Recording) -> Verdict:
     off. Raises RecordingError where inputs are missing or snapshots are more than one update apart.
     """
     if recording.input is None:
-        raise RecordingError("/input is missing; replay needs the inputs of every update")
-    if recording.meta.get("updates_per_snapshot", 1) != 1:
-        raise RecordingError("/meta: updates_per_snapshot must be 1; replay needs a snapshot before every update")
+        raise RecordingError("/input is missing; replay needs the inputs of every update: record them")
+    updates = recording.meta.get("updates_per_snapshot", 1)
+    if updates != 1:
+        raise RecordingError(
+            f"/meta: updates_per_snapshot = {updates}, but replay needs a snapshot before every update; record each"
+        )
+    gaps = np.diff(recording.time.astype(np.float64))
+    if np.any(gaps != 1):
+        place = int(np.argmax(gaps != 1))
+        raise RecordingError(
+            f"/time goes from {recording.time[place]} to {recording.time[place + 1]} at [{place + 1}], but replay "
+            "needs a snapshot before every update; let time count updates and record each"
+        )
     network = rebuilt(recording)
     replays, switched_off = [], {}
     for name, row in ZOO.items():
@@ -75,41 +96,23 @@ def classify(recording: Recording) -> Verdict:
         else:
             replays.append(_replayed(name, row.learner(network), recording))
     replays.sort(key=lambda replay: -replay.explained)
-    best = replays[0].explained
-    close = tuple(replay.rule for replay in replays if best - replay.explained < MARGIN)
-    verdict = "unknown" if best < IDENTIFIED else "identified" if len(close) == 1 else "ambiguous"
-    labels = close if verdict != "unknown" else ()
+    fitting = [replay for replay in replays if replay.fits]
+    labels = tuple(replay.rule for replay in fitting if fitting[0].explained - replay.explained < MARGIN)
+    verdict = "unknown" if not labels else "identified" if len(labels) == 1 else "ambiguous"
     return Verdict(verdict, labels, tuple(replays), switched_off, len(recording.time))
 
 
 def rebuilt(recording: Recording) -> Network:
-    """The network that a recording's edges describe; raises RecordingError where they do not form one."""
-    sizes: dict[str, int] = {}
-    for edge, weights in recording.weights.items():
-        source, target = edge.split("->")
-        for name, size in ((source, weights.shape[2]), (target, weights.shape[1])):
-            if sizes.setdefault(name, size) != size:
-                raise RecordingError(f"/weights/{edge}: population '{name}' has {size} units, elsewhere {sizes[name]}")
-    targets = {edge.split("->")[1] for edge in recording.weights}
-    order: list[str] = [name for name in sizes if name not in targets]
-    while len(order) < len(sizes):
-        ready = [
-            name
-            for name in sizes
-            if name not in order
-            and all(edge.split("->")[0] in order for edge in recording.weights if edge.split("->")[1] == name)
-        ]
-        if not ready:
-            raise RecordingError("/weights: the edges form a loop; replay needs a feedforward network")
-        order += ready
+    """The network that a recording's edges describe."""
+    sizes = recording.structure.sizes
     activation = recording.meta.get("nonlinearity", "tanh")
     biased: set[str] = set()
     projections = []
     for edge in recording.weights:
-        source, target = edge.split("->")
+        source, _, target = edge.partition("->")
         projections.append(Projection(edge, source, target, bias=target in recording.bias and target not in biased))
         biased.add(target)
-    populations = tuple(Population(name, sizes[name], activation) for name in order)
+    populations = tuple(Population(name, size, activation) for name, size in sizes.items())
     output = recording.meta.get("output", "softmax")
     return Network(populations, tuple(projections), output, float(recording.meta.get("beta", 1.0)))
 
@@ -129,32 +132,47 @@ def _replayed(name: str, learner: Learner, recording: Recording) -> Replay:
     network, credit = learner.network, learner.credit
     columns = learner.columns(torch.ones(1, len(learner.params), dtype=torch.float64))
     noise = noise_for([(0, "replay")])
-    cross = own = total = 0.0
     series = {p.name: _whole(recording, p) for p in network.projections}
+    sums = {p.name: np.zeros(3) for p in network.projections}
     assert recording.input is not None
-    inputs = torch.as_tensor(recording.input, dtype=torch.float64)
-    targets = None if recording.target is None else torch.as_tensor(recording.target, dtype=torch.float64)
+    inputs = _tensor(recording.input)
+    targets = None if recording.target is None else _tensor(recording.target)
     for moment in range(len(recording.time) - 1):
         weights = {edge: whole[moment : moment + 1] for edge, whole in series.items()}
         batch = Batch(inputs[moment : moment + 1], None if targets is None else targets[moment : moment + 1])
         signals, _ = credit.stage(0, columns.credit, network, weights, {}, batch, moment, noise, learner.wanted)
         for projection in network.projections:
             seen = series[projection.name][moment + 1] - series[projection.name][moment]
-            total += float((seen**2).sum())
-            if projection.name not in signals:
-                continue
-            key = learner.rule_key(projection) or ""
-            change, _ = learner.rules[key].delta(columns.rules[key], signals[projection.name], {}, noise)
-            predicted = change.tensor(weights[projection.name])[0]
-            cross += float((seen * predicted).sum())
-            own += float((predicted**2).sum())
-    scale = max(cross / own, 0.0) if own else 0.0
-    return Replay(name, 1 - (total - 2 * scale * cross + scale**2 * own) / total, scale)
+            predicted = torch.zeros_like(seen)
+            if projection.name in signals:
+                key = learner.rule_key(projection) or ""
+                change, _ = learner.rules[key].delta(columns.rules[key], signals[projection.name], {}, noise)
+                predicted = change.tensor(weights[projection.name])[0]
+            products = (seen * seen, seen * predicted, predicted * predicted)
+            sums[projection.name] += [float(product.sum()) for product in products]
+    return _fitted(name, np.array(list(sums.values())))
+
+
+def _fitted(name: str, sums: np.ndarray) -> Replay:
+    """The replay with the best scale, from |dW|^2, dW P and |P|^2 of every edge (edges, 3)."""
+    total, cross, own = sums.sum(axis=0)
+    if not 0 < total < np.inf:
+        raise RecordingError(f"/weights: the squared changes sum to {total}; rescale them to ordinary size")
+    if not np.isfinite(own) or own == 0:
+        return Replay(name, 0.0, 0.0, 0.0)
+    scale = max(cross / own, 0.0)
+    left = sums @ np.array([1.0, -2 * scale, scale**2])
+    # an edge that never changed is explained by a rule that says so, and by no other
+    shares = [1 - rest / seen if seen else float(rest == 0) for rest, seen in zip(left, sums[:, 0], strict=True)]
+    return Replay(name, float(1 - left.sum() / total), float(min(shares)), float(scale))
 
 
 def _whole(recording: Recording, projection: Projection) -> Tensor:
-    weights = torch.as_tensor(recording.weights[projection.name], dtype=torch.float64)
+    weights = _tensor(recording.weights[projection.name])
     if not projection.bias:
         return weights
-    bias = torch.as_tensor(recording.bias[projection.target], dtype=torch.float64)
-    return torch.cat((weights, bias[:, :, None]), dim=2)
+    return torch.cat((weights, _tensor(recording.bias[projection.target])[:, :, None]), dim=2)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.as_tensor(array.astype(np.float64))

@@ -24,6 +24,9 @@ from metarule.inspection.numbers import (
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colours that colour-blind readers tell apart (Okabe and Ito, 2008), beginning with the strongest."""
 
+WIDE = 20
+"""A ratio of losses from which on a logarithmic axis shows more."""
+
 DASHES = ("-", "--", "-.", ":")
 NAMES = ("learning_curve.png", "coefficients.png", "battery.png")
 
@@ -60,6 +63,9 @@ def learning_curve_figure(numbers: LearningCurve, title: str) -> Figure:
         numbers.generations, numbers.best, color=PALETTE[1], ls="--", marker=marker, label="luckiest candidate"
     )
     axes[0].set_ylabel("objective (lower is better)")
+    seen = [value for value in (*numbers.mean, *numbers.best) if not math.isnan(value)]
+    if seen and min(seen) > 0 and max(seen) > WIDE * min(seen):
+        axes[0].set_yscale("log")
     axes[0].legend(frameon=False)
     for place, (name, values) in enumerate(shown, start=1):
         axes[place].plot(numbers.generations, values, color=PALETTE[2], marker=marker)

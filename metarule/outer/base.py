@@ -32,7 +32,7 @@ class OuterLoop(ABC):
 
     @abstractmethod
     def ask(self, candidates: int, noise: Noise) -> Float[Tensor, "C P"]:
-        """The rows of theta to evaluate next, float64, inside their bounds."""
+        """The rows of theta to evaluate next, float64, inside their bounds: at least one, at most `candidates`."""
 
     @abstractmethod
     def tell(

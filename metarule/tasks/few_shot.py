@@ -19,7 +19,6 @@ from metarule.tasks.base import Episode, Task
 from metarule.tasks.images import ImageSource
 
 LABELS = ("class", "way")
-_CLASS_RICH = 4  # classes per way from which on held-out classes are new ones, not new images of the same
 
 
 class Pool(NamedTuple):
@@ -61,8 +60,8 @@ class FewShot(Task):
 
     `labels` = "class" gives every class of the image set its own output unit, "way" relabels the drawn classes
     0..ways-1 in random order. `units` is the number of output units where it is more than that. Held out are other
-    images; where the set has at least four classes per way, other classes. Raises ValueError where a class has
-    fewer images than shots + queries.
+    images; where the set has at least 50 classes, other classes with all their images: the same for all ways and
+    shots. Raises ValueError where a class has fewer images than shots + queries, or a split fewer classes than ways.
     """
 
     images: str = "digits"
@@ -138,8 +137,8 @@ class FewShot(Task):
         return replace(self, split="held_out")
 
     def seen(self):
-        pool = _pool(self.image_source, self.ways, self.split == "held_out")
-        others = "classes" if _class_rich(self.image_source, self.ways) else "images"
+        pool = _pool(self.image_source, self.split == "held_out")
+        others = "classes" if image_sets.by_classes(self.image_source) else "images"
         return (
             f"{int(pool.counts.sum())} of the {len(self.image_source.labels)} images of {self.images}, of "
             f"{len(pool.classes)} of its {self.image_source.classes} classes ({self.split} split by {others})"
@@ -147,9 +146,12 @@ class FewShot(Task):
 
     def _checked_pool(self) -> Pool:
         source = self.image_source
-        if self.ways > source.classes:
-            raise ValueError(f"task.ways = {self.ways}, but {self.images} has {source.classes} classes; lower it")
-        pool = _pool(source, self.ways, self.split == "held_out")
+        pool = _pool(source, self.split == "held_out")
+        if self.ways > len(pool.classes):
+            raise ValueError(
+                f"task.ways = {self.ways}, but {self.images} has {len(pool.classes)} classes in the {self.split} "
+                "split; lower it"
+            )
         fewest = int(pool.counts.min())
         if fewest < self.shots + self.queries:
             raise ValueError(
@@ -166,19 +168,10 @@ class FewShot(Task):
         return pool.rows.to(ways.device)[ways[:, :, None], chosen]
 
 
-def _class_rich(source: ImageSource, ways: int) -> bool:
-    return source.classes >= _CLASS_RICH * ways
-
-
 @functools.lru_cache(maxsize=16)
-def _pool(source: ImageSource, ways: int, held_out: bool) -> Pool:
-    if _class_rich(source, ways):
-        classes = image_sets.class_part(source.classes, held_out)
-        rows = torch.arange(len(source.labels))
-    else:
-        classes = torch.arange(source.classes)
-        low, high = (image_sets.SEARCH, 1.0) if held_out else (0.0, image_sets.SEARCH)
-        rows = image_sets.part(source, low, high)
+def _pool(source: ImageSource, held_out: bool) -> Pool:
+    rows = image_sets.part(source, held_out)
+    classes = source.labels[rows].unique()
     members = [rows[source.labels[rows] == label] for label in classes]
     counts = torch.tensor([len(member) for member in members])
     return Pool(classes, torch.nn.utils.rnn.pad_sequence(members, batch_first=True), counts)

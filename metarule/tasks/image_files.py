@@ -22,7 +22,11 @@ _UNSIGNED_BYTE = 0x08  # the IDX code of the element type; the MNIST family know
 
 
 def data_folders(path: str | None) -> tuple[Path, ...]:
-    """Where data files are looked for, in order: `path` alone where given, else METARULE_DATA and the usual places."""
+    """Where data files are looked for, in order: `path` alone where given, else METARULE_DATA and the usual places.
+
+    The usual places are ./data, a data folder shared by checkouts that lie side by side (../shared/data), and
+    ~/.cache/metarule.
+    """
     if path is not None:
         return (Path(path).expanduser().resolve(),)
     named = os.environ.get("METARULE_DATA")

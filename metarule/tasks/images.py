@@ -19,6 +19,9 @@ from metarule.tasks import image_files
 SEARCH = 0.6
 """Fraction of an image set (or, where classes are many, of its classes) that searches draw from."""
 
+CLASS_RICH = 50
+"""Classes from which on searches are kept from classes, not from images of the same classes."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
@@ -44,10 +47,23 @@ def images_as(source: ImageSource, dtype: torch.dtype, device: torch.device) -> 
     return source.images.to(device, dtype)
 
 
-def part(source: ImageSource, low: float, high: float) -> Int[Tensor, "images"]:
-    """Indices of the images from fraction `low` to `high` of the fixed order: disjoint ranges share no image."""
-    size = len(source.labels)
-    return fixed_order(source)[int(low * size) : int(high * size)]
+def by_classes(source: ImageSource) -> bool:
+    """Whether searches see some classes with all their images, or some images of every class."""
+    return source.classes >= CLASS_RICH
+
+
+@functools.lru_cache(maxsize=16)
+def part(source: ImageSource, held_out: bool) -> Int[Tensor, "images"]:
+    """The images that searches may see, or all others, in the fixed order.
+
+    It depends on the image set alone, so whatever the task and its settings, what one search saw another's held-out
+    data never show.
+    """
+    order = fixed_order(source)
+    if by_classes(source):
+        return order[torch.isin(source.labels[order], class_part(source.classes, held_out))]
+    cut = int(SEARCH * len(order))
+    return order[cut:] if held_out else order[:cut]
 
 
 @functools.lru_cache(maxsize=8)
@@ -110,8 +126,10 @@ def _from_idx(name: str, pairs: tuple[tuple[Path, Path], ...]) -> ImageSource:
 @functools.lru_cache(maxsize=4)
 def _from_openml(name: str, openml: str, folders: tuple[Path, ...]) -> ImageSource:
     try:
-        pixels, labels = fetch_openml(openml, version=1, return_X_y=True, as_frame=False, n_retries=1)
-    except OSError as error:
+        pixels, labels = fetch_openml(
+            openml, version=1, return_X_y=True, as_frame=False, n_retries=1, parser="liac-arff"
+        )  # the default parser needs pandas
+    except (OSError, ImportError) as error:
         raise ValueError(
             f"images = '{name}' are in none of {', '.join(map(str, folders))} and could not be fetched ({error}); put "
             "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (or t10k-...) into one of these folders, set "

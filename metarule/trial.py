@@ -1,0 +1,208 @@
+"""Before a search: does it fit this machine, and does one step of everything that it will compute work?"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from metarule.evaluation import GRID, SPARE, check_tunable
+from metarule.inner import Runs
+from metarule.learner import Learner
+from metarule.loop import engine_for
+from metarule.params import starts
+from metarule.plugins import SpecError
+from metarule.rng import noise_for
+from metarule.spec import Search
+from metarule.zoo import algorithm
+
+EVERY_BASELINE = ("momentum", "adam", "backprop_terms")
+"""What `battery.baselines = "all"` adds to the task's own baselines."""
+
+WITH_BACKPROP = "backprop_terms"
+"""The baseline that is a search of its own: backprop with the search's own rules."""
+
+PER_RUN = 300
+"""Bytes that a run costs the driver besides its row of theta and its scores: an address, its noise, lists of both."""
+
+PER_EVENT = 4
+"""Copies of every unit's rate that one batch takes: drives, rates, errors and the data they come from."""
+
+
+class Baselines(NamedTuple):
+    """The battery's baselines in the order of their rows; of those that cannot be built, why."""
+
+    learners: dict[str, Learner]
+    left_out: dict[str, str]
+
+
+def baselines(search: Search) -> Baselines:
+    """Whom the battery compares the rule with; raises SpecError where one of the task's own cannot be built."""
+    if not search.battery.episodes:
+        return Baselines({}, {})
+    names = tuple(search.task.baselines)
+    if search.battery.baselines == "all" and "backprop" in names:  # a task without targets has no gradient to descend
+        names += EVERY_BASELINE
+    network = search.network.build(search.task)
+    found = Baselines({}, {})
+    for name in names:
+        try:
+            if name == WITH_BACKPROP:
+                found.learners[name] = _with_backprop_checked(search)
+                continue
+            learner = algorithm(name).learner(network)
+            check_tunable(name, learner)
+        except ValueError as error:
+            if name in search.task.baselines:
+                raise SpecError(
+                    f"baseline '{name}' of the battery: {error}; battery.episodes = 0 leaves it out"
+                ) from error
+            found.left_out[name] = str(error)
+            continue
+        found.learners[name] = learner
+    return found
+
+
+def with_backprop(search: Search) -> Search:
+    """The same search with gradients for its errors."""
+    return replace(search, credit=algorithm("backprop").credit)
+
+
+def _with_backprop_checked(search: Search) -> Learner:
+    learner = with_backprop(search).learner
+    if not learner.params:
+        raise ValueError("every parameter of its rule is fixed")
+    return learner
+
+
+def rehearse(search: Search, workers: int = 1, searches: int = 1) -> None:
+    """One step of one run of everything that a search computes, scored on its own task and on the held-out one.
+
+    Raises SpecError where anything in it cannot work or does not fit into this machine's memory.
+    """
+    check_memory(search, workers, searches)
+    engine = engine_for(replace(search, inner=replace(search.inner, block_runs=1, segments=1)))
+    runs = Runs((0,), (0,), search.search.seed)
+    batch, steps = search.inner.batch, range(1)
+    learner = search.learner
+    try:
+        if "grad" in search.outer.wants:
+            _check_gradient(search)
+        engine.evaluate(
+            learner, starts(learner.params)[None], search.task, runs, steps, batch, search.outer.wants,
+            search.objectives,
+        )  # fmt: skip
+        if search.battery.episodes:
+            fresh = search.task.held_out()
+            for each in (learner, *baselines(search).learners.values()):
+                engine.evaluate(each, starts(each.params)[None], fresh, runs, steps, batch)
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+
+
+def _check_gradient(search: Search) -> None:
+    learner, network, credit = search.learner, search.learner.network, search.credit
+    noise = noise_for([(search.search.seed, "episode", 0)], getattr(torch, search.inner.precision))
+    columns = learner.columns(starts(learner.params, noise.dtype)[None])
+    state = learner.init(columns, noise)
+    weights = {name: weight.detach().requires_grad_() for name, weight in state["weights"].items()}
+
+    def respond(x: torch.Tensor):
+        return credit.respond(columns.credit, network, weights, state["credit"], x, noise.at("respond"))
+
+    scores = search.task.sample(noise.at("data"), search.inner.batch).score(respond, weights)
+    smooth = [name for name, value in scores.items() if value.requires_grad]
+    leading = search.objectives[0]
+    if leading not in smooth:
+        needs = f"needs one of {', '.join(smooth)}" if smooth else "fits no metric of this task"
+        raise SpecError(
+            f"search.objective = '{leading}' has no gradient; outer.kind = '{search.outer.kind}' {needs}, or take "
+            "outer.kind = 'cma_es'"
+        )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a search needs at its peak, computed from sizes: blocks of runs that are computed at once, and the lists of
+    all runs of a generation or of the battery."""
+
+    weights: int
+    rates: int
+    together: int
+    working: int
+    copies: float
+    runs: int
+    blocks_bytes: float
+    lists_bytes: float
+
+    @property
+    def bytes(self) -> float:
+        """Both together."""
+        return self.blocks_bytes + self.lists_bytes
+
+
+def memory(search: Search, workers: int = 1) -> Memory:
+    """The memory of a search on `workers` processes; nothing is computed."""
+    learner, inner, budget = search.learner, search.inner, search.budget
+    sizes = learner.network.sizes
+    weights = sum((sizes[p.source] + p.bias) * sizes[p.target] for p in learner.projections)
+    rates = PER_EVENT * inner.batch * sum(sizes.values())
+    width = torch.finfo(getattr(torch, inner.precision)).bits // 8
+    kept = search.steps / inner.segments if "grad" in search.outer.wants else 0
+    generation = budget.candidates * inner.episodes
+    tested = search.battery.episodes
+    tuning = GRID * (budget.generations * generation // (GRID + SPARE)) if tested and search.task.baselines else 0
+
+    def block(runs: int, copies: float) -> tuple[float, int, int, float]:
+        together = max(min(inner.block_runs, runs), 1)
+        working = max(min(workers, -(-runs // together)), 1)
+        return (weights * copies + rates * max(copies - 1, 1)) * width * together * working, together, working, copies
+
+    blocks_bytes, together, working, copies = max(block(generation, 2 + kept), block(max(tested, tuning), 2))
+    runs = max(generation, tested, tuning)
+    lists_bytes = runs * (PER_RUN + len(learner.params) * (8 + width) + 8 * 3 * len(search.task.metrics))
+    return Memory(weights, rates, together, working, copies, runs, blocks_bytes, lists_bytes)
+
+
+def physical() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(search: Search, workers: int = 1, searches: int = 1) -> None:
+    """Raises SpecError, naming what to lower, where `searches` at a time cannot fit into this machine's memory."""
+    needed, there = memory(search, workers), physical()
+    if needed.bytes * searches <= there:
+        return
+    sums = (
+        f"this search needs about {_gib(needed.bytes * searches)} GiB of memory, and this machine has {_gib(there)}: "
+    )
+    if searches > 1:
+        sums += f"{searches} searches at a time (--workers), each "
+    if needed.lists_bytes > needed.blocks_bytes:
+        inner, budget = search.inner, search.budget
+        raise SpecError(
+            f"{sums}addresses and scores of {needed.runs} runs (inner.episodes = {inner.episodes}, outer.candidates = "
+            f"{budget.candidates}, outer.generations = {budget.generations}, battery.episodes = "
+            f"{search.battery.episodes}); lower one of them"
+        )
+    copies = f" x {math.ceil(needed.copies)} copies of {search.steps} steps in inner.segments = {search.inner.segments}"
+    raise SpecError(
+        f"{sums}{needed.weights} weights and {needed.rates} rates per run (network of {_units(search)} units, "
+        f"inner.batch = {search.inner.batch}) x {needed.together} runs together (inner.block_runs = "
+        f"{search.inner.block_runs}) x {needed.working} workers (--workers){copies if needed.copies > 2 else ''}; "
+        f"lower one of them{', or raise inner.segments' if needed.copies > 2 else ''}"
+    )
+
+
+def _units(search: Search) -> str:
+    return "-".join(str(size) for size in search.learner.network.sizes.values())
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g}"
