@@ -173,5 +173,5 @@ def _gathered(parts: list[BlockOutcome], task: Task, objectives: tuple[str, ...]
     return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record)
 
 
-ENGINES: dict[str, type[Inner]] = {Reference.name: Reference}
-"""Engines by name; "auto" in a search file takes the fastest one that can do the job."""
+ENGINES: dict[str, Callable[[int | None, torch.dtype, int, Map], Inner]] = {Reference.name: Reference}
+"""Engines by name, made from (block_runs, dtype, segments, map); "auto" takes the fastest one that can do the job."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarule.inner import ENGINES, Inner, Map, Outcome, Reference, Runs, in_turn
+from metarule.inner import ENGINES, Inner, Map, Outcome, Runs, in_turn
 from metarule.outer import OuterLoop
 from metarule.rng import noise_for
 from metarule.runs import RunFolder
@@ -48,9 +48,8 @@ class Generation:
 
 def engine_for(search: Search, map: Map = in_turn) -> Inner:
     """The engine that a search names; "auto" is the reference until a faster one can do the job."""
-    kind = Reference if search.inner.engine == "auto" else ENGINES[search.inner.engine]
-    assert kind is Reference
-    return Reference(search.inner.block_runs, getattr(torch, search.inner.precision), search.inner.segments, map)
+    engine = ENGINES["reference" if search.inner.engine == "auto" else search.inner.engine]
+    return engine(search.inner.block_runs, getattr(torch, search.inner.precision), search.inner.segments, map)
 
 
 def generations(search: Search, outer: OuterLoop, first: int, engine: Inner) -> Iterator[Generation]:

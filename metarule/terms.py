@@ -235,25 +235,14 @@ def combine(terms: tuple[Term, ...], coefficients: Float[Tensor, "R K"], signals
 
     runs, size_out, size_in = signals.weight.shape
     events = _events(signals)
-    shares: dict[tuple[int, float], Tensor] = {}
-
-    def share(product: _Product, divisor: int = 1) -> Float[Tensor, "R 1 1"]:
-        key = product.k, product.sign / divisor
-        if key not in shares:
-            column = coefficients[:, product.k, None, None]
-            shares[key] = column if key[1] == 1 else column * key[1]
-        return shares[key]
+    means = coefficients / events if events > 1 else coefficients
 
     anchors, sums = [], []
     for anchor, members in plan.groups:
         total: Tensor | None = None
         for product in members:
             value = side(product.right if plan.anchor_left else product.left)
-            factor = share(product, events)
-            if value is None:
-                total = factor if total is None else total + factor
-            else:
-                total = value * factor if total is None else torch.addcmul(total, value, factor)
+            total = _added(total, means[:, product.k, None, None], value, product.sign)
         anchors.append(side(anchor))
         sums.append(total)
     left, right = (anchors, sums) if plan.anchor_left else (sums, anchors)
@@ -264,14 +253,23 @@ def combine(terms: tuple[Term, ...], coefficients: Float[Tensor, "R K"], signals
             right=torch.cat([_wide(value, runs, events, size_in, signals) for value in right], dim=1),
         )
     for product in plan.decays:
-        change = change + Change(shrink=-share(product))
+        change = change + Change(shrink=-product.sign * coefficients[:, product.k, None, None])
     for product in plan.synaptic:
         synapse = side(product.synapse)
         assert synapse is not None
         mean = _mean_outer(side(product.left), side(product.right))
-        full = share(product) * synapse
+        full = product.sign * coefficients[:, product.k, None, None] * synapse
         change = change + Change(full=full if mean is None else full * mean)
     return change
+
+
+def _added(total: Tensor | None, factor: Tensor, value: Tensor | None, sign: float) -> Tensor:
+    """total + sign factor value, in one pass; absent values are 1, an absent total 0."""
+    if total is not None and value is not None:
+        return torch.addcmul(total, value, factor, value=sign)
+    part = factor if value is None else value * factor
+    part = part if sign == 1 else part * sign
+    return part if total is None else total + part
 
 
 def _power(value: Tensor, power: int) -> Tensor:
