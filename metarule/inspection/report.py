@@ -128,7 +128,7 @@ def settings_table(title: str, values: dict[str, Any]) -> Table:
     table.add_column("what")
     table.add_column("value")
     for name, value in values.items():
-        table.add_row(name.replace("_", " "), _cell(value))
+        table.add_row(name, _cell(value))
     return table
 
 
