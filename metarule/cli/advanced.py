@@ -13,7 +13,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 
 def classify(
-    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording, as mr.Recorder writes it.")],
+    recording: Annotated[
+        Path, typer.Argument(metavar="RECORDING", help="An .npz file, as mr.record(...).save(FILE) writes it.")
+    ],
     json: Json = False,
 ) -> None:
     """Say which learning rule made a recording."""

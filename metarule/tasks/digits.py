@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from jaxtyping import Float, Int
 from torch import Tensor, eye
 
-from metarule.collect import unknown
 from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import images as image_sets
 from metarule.tasks import scores
-from metarule.tasks.base import Episode, Task
-from metarule.tasks.images import ImageSource
+from metarule.tasks.base import Episode
+from metarule.tasks.over_images import OverImages
 
 PROBLEMS = ("classification", "frozen", "autoencoder")
 _TRAINED = {"search": 0.75, "held_out": 0.8}  # fraction of the images of a split that is trained on, the rest scored
@@ -56,7 +55,7 @@ class DigitsEpisode(Episode):
 
 
 @dataclass(frozen=True)
-class Digits(Task):
+class Digits(OverImages):
     """An image set in fixed parts: a search trains on 45 %, scored on 15 %; held out, 80 % train and 20 % are scored.
 
     What is scored held out is never seen by a search, over this task or over few-shot episodes of the same set, and a
@@ -78,22 +77,11 @@ class Digits(Task):
     metrics = scores.CLASSIFICATION
 
     def __post_init__(self) -> None:
-        for name, allowed in (("problem", PROBLEMS), ("images", image_sets.IMAGES), ("split", scores.SPLITS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(unknown(f"task.{name}", getattr(self, name), allowed))
+        self.check_names(problem=PROBLEMS)
         if self.test_size is not None and self.test_size < 1:
             raise ValueError(f"task.test_size = {self.test_size} must be at least 1")
         if self.problem == "autoencoder":
             object.__setattr__(self, "metrics", scores.REGRESSION)
-
-    @property
-    def image_source(self) -> ImageSource:
-        """The image set; read once, then kept."""
-        return image_sets.image_source(self.images, self.path)
-
-    @property
-    def inputs(self):
-        return self.image_source.images.shape[1]
 
     @property
     def outputs(self):

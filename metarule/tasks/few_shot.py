@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarule.collect import unknown
 from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import images as image_sets
 from metarule.tasks import scores
-from metarule.tasks.base import Episode, Task
+from metarule.tasks.base import Episode
 from metarule.tasks.images import ImageSource
+from metarule.tasks.over_images import OverImages
 
 LABELS = ("class", "way")
 
@@ -55,7 +55,7 @@ class FewShotEpisode(Episode):
 
 
 @dataclass(frozen=True)
-class FewShot(Task):
+class FewShot(OverImages):
     """`ways` classes, `shots` training and `queries` scored images of each, drawn afresh for every episode.
 
     `labels` = "class" gives every class of the image set its own output unit, "way" relabels the drawn classes
@@ -78,21 +78,10 @@ class FewShot(Task):
     metrics = scores.CLASSIFICATION
 
     def __post_init__(self) -> None:
-        for name, allowed in (("images", image_sets.IMAGES), ("labels", LABELS), ("split", scores.SPLITS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(unknown(f"task.{name}", getattr(self, name), allowed))
+        self.check_names(labels=LABELS)
         for name, least in (("ways", 2), ("shots", 1), ("queries", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"task.{name} = {getattr(self, name)} must be at least {least}")
-
-    @property
-    def image_source(self) -> ImageSource:
-        """The image set; read once, then kept."""
-        return image_sets.image_source(self.images, self.path)
-
-    @property
-    def inputs(self):
-        return self.image_source.images.shape[1]
 
     @property
     def outputs(self):
