@@ -114,7 +114,7 @@ def test_dry_run_says_the_plan_and_creates_nothing(metarule, tmp_path):
     assert plan["inner_steps"] == 1000 * 4 * 20
     assert plan["seconds"] > 0
     assert list(tmp_path.iterdir()) == []
-    assert "memory mib" in metarule("search", "first_rule", *TINY, "--dry-run")[1]
+    assert "memory_mib" in metarule("search", "first_rule", *TINY, "--dry-run")[1]
 
 
 def test_copy_writes_the_search_file_and_never_over_another(metarule, tmp_path):
