@@ -100,6 +100,6 @@ def _by_higher(task: Teacher, network: Network) -> tuple[float, float]:
 
     descent = torch.optim.SGD(module.parameters(), lr=RATE)
     trained = unrolled(module, descent, map(episode.train, range(STEPS)), error, {"lr": rate})
-    score = episode.score(lambda x: Activity({"output": trained(x[0])[None]}, {}), {})
+    score = episode.score(lambda x: Activity({}, {"output": trained(x[0])[None]}), {})
     loss = score[next(iter(task.metrics))].sum()
     return float(loss.detach()), float(torch.autograd.grad(loss, rate)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,9 @@ from metarule.synapses import SynapseModel
 
 ANY = "any"
 """The key of a rule or synapse model that serves every plastic projection without one of its own."""
+
+READOUT = "readout"
+"""The key of a rule or synapse model that serves the forward projections into the output."""
 
 
 def always_one(step: int) -> Mapping[str, float]:
@@ -41,9 +44,10 @@ class Columns(NamedTuple):
 class Learner:
     """A network and how it learns.
 
-    `rules` and `synapses` are keyed by projection name, by role, or by `ANY`; the first that fits, in this order,
-    serves a projection, and one key is one set of parameters. A projection without a rule stays as it was drawn.
-    `schedule(step)` multiplies rates by projection name or role (0: not stepped). `fixed` keeps numbers out of theta.
+    `rules` and `synapses` are keyed by projection name, by `READOUT`, by role, or by `ANY`; the first that fits, in
+    this order, serves a projection, and one key is one set of parameters. A projection without a rule stays as it was
+    drawn. `schedule(step)` multiplies rates by projection name or role (0: not stepped). `fixed` keeps numbers out of
+    theta, `start` says where those in theta start, by name, in place of `Param.start`.
     Raises ValueError where parts do not fit together, naming kinds of credit that would.
     """
 
@@ -53,6 +57,7 @@ class Learner:
     synapses: Mapping[str, SynapseModel]
     schedule: Callable[[int], Mapping[str, float]] = always_one
     fixed: Mapping[str, float] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_keys()
@@ -72,12 +77,13 @@ class Learner:
                     f"it is {', '.join(sorted(given))}"
                 )
         names = {param.name for param in self._all_params}
-        for name in self.fixed:
-            if name not in names:
-                raise ValueError(unknown("fixed", name, names))
+        for owner, given in (("fixed", self.fixed), ("start", self.start)):
+            for name in given:
+                if name not in names:
+                    raise ValueError(unknown(owner, name, names))
 
     def _check_keys(self) -> None:
-        names = {p.name for p in self.projections} | {p.role for p in self.projections} | {ANY}
+        names = {p.name for p in self.projections} | {p.role for p in self.projections} | {READOUT, ANY}
         for owner, keys in (("rules", self.rules), ("synapses", self.synapses)):
             for key in keys:
                 if key not in names:
@@ -91,7 +97,7 @@ class Learner:
     def _check_signals(self) -> None:
         for projection in self.plastic:
             rule = self.rules[self.rule_key(projection) or ANY]
-            missing = rule.reads - self.credit.gives_at(projection)
+            missing = rule.reads - self.credit.gives_at(self.network, projection)
             if missing:
                 fits = sorted(kind for kind, credit in CREDIT.items() if rule.reads <= credit.gives)
                 raise ValueError(
@@ -112,11 +118,16 @@ class Learner:
 
     def rule_key(self, projection: Projection) -> str | None:
         """The key of the rule that serves a projection; None where it is fixed."""
-        return _first(self.rules, projection)
+        return self._first(self.rules, projection)
 
     def synapse_key(self, projection: Projection) -> str | None:
         """The key of the synapse model that serves a projection."""
-        return _first(self.synapses, projection)
+        return self._first(self.synapses, projection)
+
+    def _first(self, parts: Mapping[str, object], projection: Projection) -> str | None:
+        reads_out = projection.role == "forward" and projection.target == self.network.output_name
+        keys = (projection.name, *((READOUT,) if reads_out else ()), projection.role, ANY)
+        return next((key for key in keys if key in parts), None)
 
     @functools.cached_property
     def wanted(self) -> dict[str, frozenset[str]]:
@@ -136,7 +147,7 @@ class Learner:
             params += [param.renamed(_owner("rule", key)) for param in rule.params]
         for key, synapse in sorted(self._serving.items()):
             params += [param.renamed(_owner("synapse", key)) for param in synapse.params]
-        return tuple(params)
+        return tuple(replace(param, start=self.start.get(param.name, param.start)) for param in params)
 
     @functools.cached_property
     def _values(self) -> dict[str, float]:
@@ -203,13 +214,6 @@ class Learner:
             p.name: 0.0 if p.name in frozen else float(scheduled.get(p.name, scheduled.get(p.role, 1.0)))
             for p in self.plastic
         }
-
-
-def _first(parts: Mapping[str, object], projection: Projection) -> str | None:
-    for key in (projection.name, projection.role, ANY):
-        if key in parts:
-            return key
-    return None
 
 
 def _owner(part: str, key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,45 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.collect import unknown
+from metarule.mean_field import critical_gain
+from metarule.nonlinearities import LOSSES, NONLINEARITIES, OUTPUTS
 from metarule.rng import Noise
 from metarule.terms import glorot
 
-
-class Nonlinearity(NamedTuple):
-    """A rate function of the drive, its slope as a function of the rate (no autograd), and the range of rates."""
-
-    rate: Callable[[Tensor, float], Tensor]
-    slope: Callable[[Tensor, float], Tensor]
-    low: float = -math.inf
-    high: float = math.inf
-
-
-# softplus is linear from drive * beta = 40 on, where exp(-40) is below float64's resolution of 1
-NONLINEARITIES: dict[str, Nonlinearity] = {
-    "linear": Nonlinearity(lambda a, beta: a, lambda h, beta: torch.ones_like(h)),
-    "relu": Nonlinearity(lambda a, beta: a.clamp(min=0), lambda h, beta: (h > 0).to(h.dtype), low=0.0),
-    "sigmoid": Nonlinearity(lambda a, beta: torch.sigmoid(beta * a), lambda h, beta: beta * h * (1 - h), 0.0, 1.0),
-    "softplus": Nonlinearity(
-        lambda a, beta: functional.softplus(a, beta=beta, threshold=40.0),
-        lambda h, beta: -torch.expm1(-beta * h),
-        low=0.0,
-    ),
-    "tanh": Nonlinearity(lambda a, beta: torch.tanh(a), lambda h, beta: 1 - h * h, -1.0, 1.0),
-}
-
-
-def _softmax(drive: Tensor) -> Tensor:
-    # torch.softmax is five times slower than its parts on many rows of few classes
-    raised = torch.exp(drive - drive.detach().amax(dim=-1, keepdim=True))
-    return raised / raised.sum(dim=-1, keepdim=True)
-
-
-OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": _softmax,
-    "sigmoid": torch.sigmoid,
-    "linear": lambda drive: drive,
-}
-"""Output rates with the loss that matches them, so that the output error is target - rate in each."""
+INITS = ("glorot", "gaussian", "orthogonal", "critical")
+"""Initial weights: see `Network.draw`."""
 
 
 class Population(NamedTuple):
@@ -71,7 +39,8 @@ class Projection(NamedTuple):
     """All connections from one population to another; fixed or plastic, its weights live in `weights`.
 
     `bias` adds an always-on unit as the last pre unit. `std` is the standard deviation of the initial weights;
-    None means Glorot's sqrt(2 / (I + J)).
+    None means the network's own. `shape` (I, J) is for a projection one of whose ends is no population of the network;
+    elsewhere the populations' sizes say it.
     """
 
     name: str
@@ -80,6 +49,7 @@ class Projection(NamedTuple):
     role: str = "forward"
     bias: bool = False
     std: float | None = None
+    shape: tuple[int, int] | None = None
 
 
 class Activity(NamedTuple):
@@ -100,8 +70,14 @@ class Network:
     projections: tuple[Projection, ...]
     output: str = "softmax"
     beta: float = 1.0
+    init: str = "glorot"
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise ValueError(unknown("network.init", self.init, INITS))
+        if self.init_scale <= 0:
+            raise ValueError(f"network.init_scale = {self.init_scale} must be positive")
         order = {population.name: rank for rank, population in enumerate(self.populations)}
         if len(order) < len(self.populations):
             raise ValueError("network: two populations have the same name")
@@ -138,6 +114,8 @@ class Network:
         beta: float = 1.0,
         bias: bool = False,
         skips: tuple[tuple[int, int], ...] = (),
+        init: str = "glorot",
+        init_scale: float = 1.0,
     ) -> Network:
         """Layers one after another; `skips` adds projections (from layer, to layer), counted from the input, 0."""
         if len(sizes) < 2:
@@ -158,7 +136,7 @@ class Network:
             Projection(f"{names[source]}->{names[target]}", names[source], names[target], bias=has_bias)
             for source, target, has_bias in sorted(edges)
         )
-        return cls(populations, projections, output, beta)
+        return cls(populations, projections, output, beta, init, init_scale)
 
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
@@ -198,14 +176,33 @@ class Network:
 
     def shape(self, projection: Projection) -> tuple[int, int]:
         """(I, J) of a projection, the always-on unit included."""
-        return self.sizes[projection.target], self.sizes[projection.source] + projection.bias
+        size_out, size_in = self._ends(projection)
+        return size_out, size_in + projection.bias
+
+    def _ends(self, projection: Projection) -> tuple[int, int]:
+        return projection.shape or (self.sizes[projection.target], self.sizes[projection.source])
 
     def draw(self, projection: Projection, noise: Noise) -> Float[Tensor, "R I J"]:
-        """Initial weights: uniform with the projection's standard deviation, biases 0 (Glorot and Bengio, 2010)."""
-        size_out, size_in = self.sizes[projection.target], self.sizes[projection.source]
-        std = glorot(size_out, size_in) if projection.std is None else projection.std
-        half_width = math.sqrt(3.0) * std
-        weight = noise.at("weights", projection.name).uniform(size_out, size_in, low=-half_width, high=half_width)
+        """Initial weights, biases 0; a projection with a `std` of its own is uniform whatever `init` says.
+
+        "glorot": uniform with std sqrt(2 / (I + J)) (Glorot and Bengio, 2010). "gaussian": normal with std
+        1 / sqrt(J). "orthogonal": orthonormal rows or columns, whichever are fewer (Saxe et al., 2013). "critical":
+        gaussian, times the gain at which the nonlinearity of the target neither shrinks nor grows differences (Poole
+        et al., 2016). All times `init_scale`.
+        """
+        size_out, size_in = self._ends(projection)
+        noise = noise.at("weights", projection.name)
+        if projection.std is not None or self.init == "glorot":
+            std = glorot(size_out, size_in) * self.init_scale if projection.std is None else projection.std
+            half_width = math.sqrt(3.0) * std
+            weight = noise.uniform(size_out, size_in, low=-half_width, high=half_width)
+        elif self.init == "orthogonal":
+            weight = _orthogonal(noise.normal(size_out, size_in)) * self.init_scale
+        else:
+            scale = self.init_scale / math.sqrt(size_in)
+            if self.init == "critical":
+                scale *= critical_gain(self.activations.get(projection.target, "linear"), self.beta)
+            weight = noise.normal(size_out, size_in) * scale
         return functional.pad(weight, (0, 1)) if projection.bias else weight
 
     def forward(self, weights: Mapping[str, Tensor], x: Float[Tensor, "R B J"]) -> Activity:
@@ -229,6 +226,10 @@ class Network:
             return OUTPUTS[self.output](drive)
         return NONLINEARITIES[self.activations[population]].rate(drive, self.beta)
 
+    def loss(self, drive: Float[Tensor, "R B I"], y: Float[Tensor, "R B I"]) -> Float[Tensor, "R B 1"]:
+        """The loss per event that matches the output: minus its gradient in the drive is y - rate."""
+        return LOSSES[self.output](drive, y)
+
     def gain(self, population: str, rates: Mapping[str, Tensor]) -> Tensor:
         """Slope of a population's nonlinearity; 1 at the matched output.
 
@@ -247,3 +248,12 @@ class Network:
         """The pre activity at a projection, with the always-on unit where it has a bias."""
         rate = rates[projection.source]
         return functional.pad(rate, (0, 1), value=1.0) if projection.bias else rate
+
+
+def _orthogonal(normal: Float[Tensor, "R I J"]) -> Float[Tensor, "R I J"]:
+    """Orthonormal rows or columns, whichever are fewer, uniform over rotations."""
+    wide = normal.shape[1] < normal.shape[2]
+    factor, triangle = torch.linalg.qr(normal.transpose(1, 2) if wide else normal)
+    # without the signs of the diagonal the directions would not be uniform
+    factor = factor * triangle.diagonal(dim1=1, dim2=2).sign()[:, None, :]
+    return factor.transpose(1, 2).contiguous() if wide else factor

@@ -48,7 +48,8 @@ class NetworkSpec:
 
     A chain of `hidden` layers with optional `skips` [[from layer, to layer], ...], or any directed graph by
     `populations` [{ name, size, activation }] (hidden ones, in feedforward order) and `projections`
-    [{ source, target, bias }] between them, "input" and "output".
+    [{ source, target, bias }] between them, "input" and "output". `output` is the task's where it is left out;
+    `init` and `init_scale` are those of `Network.draw`.
     """
 
     hidden: tuple[int, ...] = (64, 32)
@@ -58,6 +59,9 @@ class NetworkSpec:
     skips: tuple[tuple[int, int], ...] = ()
     populations: tuple[PopulationSpec, ...] = ()
     projections: tuple[ProjectionSpec, ...] = ()
+    output: str | None = None
+    init: str = "glorot"
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.softplus_beta <= 0:
@@ -71,9 +75,10 @@ class NetworkSpec:
     def build(self, task: Task) -> Network:
         """The network for a task; raises ValueError where the graph is not one."""
         beta = self.softplus_beta if self.activation == "softplus" else 1.0
+        options = {"output": self.output or task.output, "beta": beta, "init": self.init, "init_scale": self.init_scale}
         if not self.populations:
             sizes = (task.inputs, *self.hidden, task.outputs)
-            return Network.chain(sizes, self.activation, task.output, beta, self.bias, self.skips)
+            return Network.chain(sizes, self.activation, bias=self.bias, skips=self.skips, **options)
         hidden = [Population(each.name, each.size, each.activation or self.activation) for each in self.populations]
         ends = Population("input", task.inputs, self.activation), Population("output", task.outputs)
         projections = [
@@ -85,7 +90,7 @@ class NetworkSpec:
             )
             for each in self.projections
         ]
-        return Network((ends[0], *hidden, ends[1]), tuple(projections), task.output, beta)
+        return Network((ends[0], *hidden, ends[1]), tuple(projections), **options)
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,14 @@ TERMS: dict[str, Term] = _terms(
     contrastive=[(1, monomial(post=1, pre=1)), (-1, monomial(post_ref=1, pre_ref=1))],
     reward_contrastive=[(1, monomial(reward=1, post=1, pre=1)), (-1, monomial(reward=1, post_ref=1, pre_ref=1))],
     reward_weight_noise=[(1, monomial(reward=1, weight_noise=1))],
+    post_change_pre=[(1, monomial(post_change=1, pre=1))],
+    gain_feedback_pre=[(1, monomial(gain=1, feedback=1, pre=1))],
+    reward_post_pre=[(1, monomial(reward=1, post=1, pre=1))],
+    reward_error_pre=[(1, monomial(reward=1, error=1, pre=1))],
+    reward_gain_post_change_pre=[(1, monomial(reward=1, gain=1, post_change=1, pre=1))],
+    reward_post_pre_ref=[(1, monomial(reward=1, post=1, pre_ref=1))],
+    reward_post_ref_pre=[(1, monomial(reward=1, post_ref=1, pre=1))],
+    post_post_ref_weight=[(1, monomial(post=1, post_ref=1, weight=1))],
 )
 
 POOL = tuple(TERMS)[:10]

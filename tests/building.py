@@ -113,7 +113,7 @@ def fitting_learner(
     rules = {"forward": rule or fitting_rule(credit, credit.gives)}
     for projection in credit.projections(network):
         if projection.role in credit.plastic_roles and projection.role not in rules:
-            rules[projection.role] = fitting_rule(credit, credit.gives_at(projection))
+            rules[projection.role] = fitting_rule(credit, credit.gives_at(network, projection))
     return Learner(network, credit, rules, {ANY: synapse or Sgd()}, **settings)
 
 

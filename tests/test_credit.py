@@ -60,7 +60,7 @@ def staged(learner, wanted=None):
     columns, state, batch = begun(learner)
     credit, network, seen = learner.credit, learner.network, state["credit"]
     if wanted is None:
-        wanted = {p.name: credit.gives_at(p) for p in learner.plastic}
+        wanted = {p.name: credit.gives_at(network, p) for p in learner.plastic}
     stages = []
     for k in range(credit.stages(network, batch)):
         noise = address("run", runs=2).at(k)
@@ -77,7 +77,7 @@ def test_every_declared_signal_is_given_where_it_is_wanted(credit):
         shapes = None
         for signals in (stage[projection.name] for stage in stages if projection.name in stage):
             given = given_signals(signals)
-            assert credit.gives_at(projection) <= given.keys()
+            assert credit.gives_at(learner.network, projection) <= given.keys()
             events = next(iter(value for name, value in given.items() if name.startswith(("pre", "post")))).shape[1]
             shapes = signal_shapes(*learner.network.shape(projection), events)
             for name, value in given.items():

@@ -15,7 +15,8 @@ import pytest
 import torch
 from matplotlib.image import imsave
 
-from metarule.network import OUTPUTS, Activity, Network
+from metarule.network import Activity, Network
+from metarule.nonlinearities import OUTPUTS
 from metarule.rng import noise_for
 from metarule.tasks import TASKS, image_files, images
 from metarule.tasks.digits import Digits
@@ -42,11 +43,17 @@ def probe(task, noise):
 
 
 def linear(weight):
-    return lambda x: Activity({"input": x, "output": torch.bmm(x, weight.transpose(1, 2))}, {})
+    return answering(lambda x: torch.bmm(x, weight.transpose(1, 2)))
 
 
 def answering(drive):
-    return lambda x: Activity({"input": x, "output": drive(x)}, {})
+    """Networks whose output has this drive, and a linear output's rate."""
+
+    def respond(x):
+        drives = {"input": x, "output": drive(x)}
+        return Activity(drives, drives)
+
+    return respond
 
 
 def score(episode, weight):

@@ -38,7 +38,7 @@ def gives(credit: CreditAssignment) -> str:
     for projection in (*network.projections, *credit.projections(network)):
         if projection.name not in stepped:
             continue
-        for name in credit.gives_at(projection):
+        for name in credit.gives_at(network, projection):
             value = getattr(stepped[projection.name], name)
             require(value is not None, f"{name} is declared but not given at {projection.name}")
             probes.check_tensor(f"{name} at {projection.name}", value, _shape(name, network, projection), torch.float64)
@@ -103,7 +103,7 @@ def _first_stages(credit: CreditAssignment, runs: Iterable[int]) -> dict[str, Si
     state = credit.init(theta, network, weights, probes.noise("episode", runs=runs))
     probes.check_state(state, len(runs))
     batch = Batch(x, y, lambda action: -(action - y).square().sum(-1, keepdim=True))
-    wanted = {p.name: credit.gives_at(p) for p in (*network.projections, *credit.projections(network))}
+    wanted = {p.name: credit.gives_at(network, p) for p in (*network.projections, *credit.projections(network))}
     found: dict[str, Signals] = {}
     for k in range(credit.stages(network, batch)):
         stream = probes.noise("stage", k, runs=runs)

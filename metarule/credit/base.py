@@ -35,8 +35,8 @@ class CreditAssignment(ABC):
         """The projections it adds to the network: feedback, inverses, lateral connections, heads."""
         return ()
 
-    def gives_at(self, projection: Projection) -> frozenset[str]:
-        """The signals given at `projection`, one of its own or a forward one."""
+    def gives_at(self, network: Network, projection: Projection) -> frozenset[str]:
+        """The signals given at `projection`, one of its own or a forward one of `network`."""
         return self.gives
 
     def init(self, theta: Float[Tensor, "R P"], network: Network, weights: Weights, noise: Noise) -> State:

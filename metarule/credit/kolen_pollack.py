@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from metarule.credit.feedback import feedback_name
 from metarule.credit.feedback_alignment import FeedbackAlignment
-from metarule.network import Projection
+from metarule.network import Network, Projection
 from metarule.signals import Signals
 
 
@@ -22,7 +22,7 @@ class KolenPollack(FeedbackAlignment):
     source = "Kolen and Pollack 1994; Akrout et al. 2019"
     plastic_roles = frozenset({"feedback"})
 
-    def gives_at(self, projection: Projection):
+    def gives_at(self, network: Network, projection: Projection):
         return frozenset({"pre", "post", "error"}) if projection.role == "feedback" else self.gives
 
     def teach_feedback(self, network, weights, activity, errors, signals, wanted):

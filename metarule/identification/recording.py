@@ -18,7 +18,7 @@ import numpy as np
 
 from metarule.collect import unknown
 from metarule.identification.structure import Structure, structure
-from metarule.network import NONLINEARITIES, OUTPUTS
+from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
 
 SCHEMA = "metarule/1"
 

@@ -14,7 +14,7 @@ from metarule.tasks import scores
 from metarule.tasks.base import Episode
 from metarule.tasks.over_images import OverImages
 
-PROBLEMS = ("classification", "frozen", "autoencoder")
+PROBLEMS = ("classification", "frozen", "autoencoder", "bandit")
 _TRAINED = {"search": 0.75, "held_out": 0.8}  # fraction of the images of a split that is trained on, the rest scored
 
 
@@ -29,19 +29,22 @@ class DigitsEpisode(Episode):
     score_rows: Int[Tensor, "scored"]
     noise: Noise
     batch: int
-    autoencoder: bool
+    problem: str
     _order: tuple[int, Tensor | None] = field(default=(-1, None), init=False)  # of the latest epoch: it is costly
 
     def train(self, step):
         epoch, place = divmod(step, len(self.train_rows) // self.batch)
         rows = self._epoch(epoch)[:, place * self.batch : (place + 1) * self.batch]
         x = self.images[rows]
-        return Batch(x, x if self.autoencoder else self.one_hot[self.labels[rows]])
+        if self.problem == "autoencoder":
+            return Batch(x, x, lambda action: -0.5 * (action - x).square().sum(-1, keepdim=True))
+        y = self.one_hot[self.labels[rows]]
+        return Batch(x, None if self.problem == "bandit" else y, lambda action: (action * y).sum(-1, keepdim=True))
 
     def score(self, respond, weights):
         rows = self.score_rows.expand(self.noise.runs, -1)
         x = self.images[self.score_rows].expand(self.noise.runs, -1, -1)
-        if self.autoencoder:
+        if self.problem == "autoencoder":
             return scores.regression(respond, x, x, centre=self.images[self.train_rows].mean(dim=0))
         return scores.classification(respond, x, self.labels[rows])
 
@@ -61,8 +64,10 @@ class Digits(OverImages):
     What is scored held out is never seen by a search, over this task or over few-shot episodes of the same set, and a
     search over this task sees nothing that those hold out. Where the set has at least 50 classes, a search draws from
     60 % of the classes (three quarters of their images train), and held out are the others (80 % train).
-    `problem` is "classification", "frozen" (the same, but only projections that do not leave the input may learn) or
-    "autoencoder" (linear output, loss NMSE = mean |output - x|^2 / mean |x - mean of training images|^2).
+    `problem` is "classification", "frozen" (the same, but only projections that leave the input may learn), "bandit"
+    (an answer is paid 1 where it is right, and no target is shown) or "autoencoder" (linear output, loss NMSE =
+    mean |output - x|^2 / mean |x - mean of training images|^2). All of them pay: a right answer 1, an output o
+    -|o - x|^2 / 2.
     `test_size` scores that many images at most.
     """
 
@@ -104,7 +109,7 @@ class Digits(OverImages):
             score_rows=score_rows.to(device),
             noise=noise,
             batch=batch,
-            autoencoder=self.problem == "autoencoder",
+            problem=self.problem,
         )
 
     def held_out(self):

@@ -36,6 +36,7 @@ def classification(respond: Respond, x: Float[Tensor, "R B J"], labels: Int[Tens
 def regression(
     respond: Respond, x: Float[Tensor, "R B J"], y: Float[Tensor, "R B I"], centre: Float[Tensor, "..."]
 ) -> dict[str, Tensor]:
-    """NMSE = sum |drive - y|^2 / sum |y - centre|^2, (R): 1 is the answer that always says `centre`."""
-    residual = (output_drive(respond, x) - y).square().sum(dim=(1, 2))
+    """NMSE = sum |rate - y|^2 / sum |y - centre|^2, (R): 1 is the answer that always says `centre`."""
+    rates = respond(x).rates
+    residual = (rates[next(reversed(rates))] - y).square().sum(dim=(1, 2))
     return {"held_out_loss": residual / (y - centre).square().sum(dim=(1, 2))}

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, eye
 
 from metarule.collect import unknown
-from metarule.network import NONLINEARITIES, Network
+from metarule.network import Network
+from metarule.nonlinearities import NONLINEARITIES
 from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import scores

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from metarule.credit import CreditAssignment
-from metarule.network import NONLINEARITIES, Network, Projection
+from metarule.network import Network, Projection
+from metarule.nonlinearities import NONLINEARITIES
 from metarule.params import Param
 from metarule.signals import Signals
 
