@@ -23,6 +23,7 @@ from metarule.synapses import SynapseModel
 from metarule.synapses.sgd import Sgd
 from metarule.tasks import Task
 from metarule.tasks.base import Episode
+from metarule.zoo import ZOO
 
 EXACT = Reference(dtype=torch.float64)
 """The reference engine in float64, what most tests compare with."""
@@ -103,14 +104,22 @@ def fitting_learner(
     rule: Rule | None = None,
     **settings: Any,
 ) -> Learner:
-    """A learner for any kind of credit: a chain that satisfies it, a rule for every role that it makes plastic."""
+    """A learner for any kind of credit: a chain that satisfies it, with the rules and numbers of the zoo's first row.
+
+    A kind without a row gets the textbook rules that read what it gives.
+    """
+    row = next((row for row in ZOO.values() if row.credit == credit), None)
     network = Network.chain(
         sizes,
         activation=credit.requires.get("activation", ("tanh",))[0],
         output=settings.pop("output", credit.requires.get("output", ("softmax",))[0]),
         bias=settings.pop("bias", True),
     )
-    rules = {"forward": rule or fitting_rule(credit, credit.gives)}
+    rules = {**row.rules} if row else {"forward": fitting_rule(credit, credit.gives)}
+    if rule:
+        rules["forward"] = rule
+    if row and "start" not in settings:
+        settings["start"] = {name: value for name, value in row.values.items() if name.startswith(("credit.", "rule."))}
     for projection in credit.projections(network):
         if projection.role in credit.plastic_roles and projection.role not in rules:
             rules[projection.role] = fitting_rule(credit, credit.gives_at(network, projection))

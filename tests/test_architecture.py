@@ -24,6 +24,7 @@ learner
 block
 inner
 family gradient_descent zoo
+acceptance
 plugins
 spec
 reading workers evaluation findings

@@ -36,10 +36,11 @@ from metarule.signals import Batch
 from metarule.synapses.sgd import Sgd
 from metarule.tasks.digits import Digits
 from metarule.tasks.gaussian import Gaussian
+from metarule.zoo import ZOO
 
-# every kind as it comes, and the settings that are kinds of their own in the literature
+# every kind as it comes, and the settings with which the zoo uses it
 SUBJECTS: dict[str, CreditAssignment] = {kind: make(member) for kind, member in CREDIT.items()}
-SUBJECTS |= {f"magnitude={name}": SignSymmetry(magnitude=name) for name in MAGNITUDES}
+SUBJECTS |= {name: row.credit for name, row in ZOO.items() if row.credit not in SUBJECTS.values()}
 
 every_credit = pytest.mark.parametrize("credit", SUBJECTS.values(), ids=SUBJECTS.keys())
 

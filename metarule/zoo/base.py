@@ -27,7 +27,7 @@ class Host:
     hidden: tuple[int, ...] | None = None
     init: str = "glorot"
     init_scale: float = 1.0
-    epochs: int = 20
+    epochs: int = 40
     batch: int = 32
 
 
