@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,14 @@ class Outcome:
     record: Recording | None = None
 
 
-Map = Callable[[Callable[[Block], BlockOutcome], Sequence[Block]], Iterable[BlockOutcome]]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Map(Protocol):
+    """A function applied to every job, in order, wherever it is computed; jobs and results are plain data."""
+
+    def __call__(self, function: Callable[[Job], Result], jobs: Sequence[Job], /) -> Iterable[Result]: ...
 
 
 class Inner(ABC):
@@ -85,9 +92,9 @@ class Inner(ABC):
         """
 
 
-def in_turn(function: Callable[[Block], BlockOutcome], blocks: Sequence[Block]) -> Iterable[BlockOutcome]:
+def in_turn(function: Callable[[Job], Result], jobs: Sequence[Job], /) -> Iterable[Result]:
     """The map of a single process."""
-    return map(function, blocks)
+    return map(function, jobs)
 
 
 @dataclass(frozen=True, eq=False)

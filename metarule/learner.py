@@ -17,7 +17,7 @@ from metarule.network import Network, Projection
 from metarule.params import Param
 from metarule.rng import Noise
 from metarule.rules import Rule
-from metarule.signals import State
+from metarule.signals import Batch, State
 from metarule.synapses import SynapseModel
 
 ANY = "any"
@@ -193,7 +193,8 @@ class Learner:
 
     def init(self, columns: Columns, noise: Noise) -> State:
         """Everything a run carries from step to step, at its start; all weights come from the episode's noise."""
-        weights = {projection.name: self.network.draw(projection, noise) for projection in self.projections}
+        drawn = {projection.name: self.network.draw(projection, noise) for projection in self.projections}
+        weights = dict(self.credit.tied(self.network, drawn))
         rules = {
             p.name: self.rules[key].init(columns.rules[key], weights[p.name])
             for p in self.plastic
@@ -206,6 +207,29 @@ class Learner:
         }
         credit = self.credit.init(columns.credit, self.network, weights, noise)
         return {"weights": weights, "credit": credit, "rules": rules, "synapses": synapses}
+
+    def induced(
+        self, columns: Columns, state: State, batch: Batch, step: int, noise: Noise
+    ) -> dict[str, Float[Tensor, "R I J"]]:
+        """Plastic projection -> the change that a batch induces, before any synapse model; nothing is applied.
+
+        The sum over the stages of the batch, all of them from the weights as they are.
+        """
+        credit_state, rule_states = state["credit"], dict(state["rules"])
+        changes = {p.name: torch.zeros_like(state["weights"][p.name]) for p in self.plastic}
+        for k in range(self.credit.stages(self.network, batch)):
+            signals, credit_state = self.credit.stage(
+                k, columns.credit, self.network, state["weights"], credit_state, batch, step, noise.at("credit", k),
+                self.wanted,
+            )  # fmt: skip
+            for projection in self.plastic:
+                name, key = projection.name, self.rule_key(projection) or ANY
+                if name in signals:
+                    change, rule_states[name] = self.rules[key].delta(
+                        columns.rules[key], signals[name], rule_states[name], noise.at("rule", name, k)
+                    )
+                    changes[name] = changes[name] + change.tensor(state["weights"][name])
+        return changes
 
     def rates(self, step: int, frozen: frozenset[str] = frozenset()) -> dict[str, float]:
         """Plastic projection -> the schedule's multiplier of its rate at `step`; 0 where the task forbids learning."""

@@ -12,6 +12,7 @@ from metarule.collect import unknown
 from metarule.credit import CreditAssignment
 from metarule.inner import ENGINES
 from metarule.learner import ANY, Learner
+from metarule.named_row import flat, written_out
 from metarule.network import Network, Population, Projection
 from metarule.outer import OuterLoop
 from metarule.plugins import SpecError, build, load_installed, load_plugin, plug, settings, table_of
@@ -172,12 +173,14 @@ class Search:
     search: SearchSpec
     battery: BatterySpec
     fixed: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
 
     @property
     def learner(self) -> Learner:
         """The learner that the outer loop searches over."""
-        return Learner(self.network.build(self.task), self.credit, self.rules, self.synapses, fixed=self.fixed)
+        network = self.network.build(self.task)
+        return Learner(network, self.credit, self.rules, self.synapses, fixed=self.fixed, start=self.start)
 
     @property
     def steps(self) -> int:
@@ -215,12 +218,26 @@ class Search:
             "search": table_of(self.search),
             "battery": table_of(self.battery),
             "fixed": dict(self.fixed),
+            "start": dict(self.start),
         }
 
 
 TABLES = (
-    *("task", "network", "credit", "rule", "rules", "synapse", "synapses", "inner", "outer", "search", "battery"),
-    *("fixed", "plugins"),
+    *(
+        "algorithm",
+        "task",
+        "network",
+        "credit",
+        "rule",
+        "rules",
+        "synapse",
+        "synapses",
+        "inner",
+        "outer",
+        "search",
+        "battery",
+    ),
+    *("fixed", "start", "plugins"),
 )
 
 
@@ -241,9 +258,10 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
     for name, part in table.items():
         if name not in TABLES:
             raise SpecError(unknown("a table of the search file", name, TABLES))
-        if name != "plugins" and not isinstance(part, dict):
+        if name not in ("algorithm", "plugins") and not isinstance(part, dict):
             raise SpecError(f"{name} = {part!r} must be a table, as under [{name}]")
     plugins = joined(table, folder)
+    table = written_out(table)
     for name in ("task", "outer"):
         if name not in table:
             raise SpecError(f"the search file has no [{name}]; it needs at least [task], [rule] and [outer]")
@@ -264,7 +282,8 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
         budget=build(Budget, budget, "outer"),
         search=build(SearchSpec, table.get("search", {}), "search"),
         battery=build(BatterySpec, table.get("battery", {}), "battery"),
-        fixed={name: _finite(name, value) for name, value in _flat(table.get("fixed", {})).items()},
+        fixed=_numbers(table, "fixed"),
+        start=_numbers(table, "start"),
         plugins=plugins,
     )
     _check(search)
@@ -314,16 +333,8 @@ def _owned(parts: dict[str, Any], one: str) -> dict[str, tuple[Any, str]]:
     return {key: (part, one if key in (ANY, "forward") else f"{one}s.{key}") for key, part in parts.items()}
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            flat[f"{prefix}{key}"] = value
-        else:
-            raise SpecError(f"fixed.{prefix}{key} = {value!r} must be a number")
-    return flat
+def _numbers(table: dict[str, Any], owner: str) -> dict[str, float]:
+    return {name: _finite(f"{owner}.{name}", value) for name, value in flat(owner, table.get(owner, {})).items()}
 
 
 def _finite(name: str, value: float) -> float:
@@ -332,5 +343,5 @@ def _finite(name: str, value: float) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise SpecError(f"fixed.{name} = {number} must be a finite number")
+        raise SpecError(f"{name} = {number} must be a finite number")
     return number

@@ -13,8 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from metarule.block import Block, BlockOutcome
-from metarule.inner import Map, in_turn
+from metarule.inner import Job, Map, Result, in_turn
 from metarule.plugins import load_plugin
 from metarule.records import WorkersDied
 
@@ -49,17 +48,17 @@ class _Crew:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.workers, context, _settle, (self.plugins,))
 
-    def map(self, function: Callable[[Block], BlockOutcome], blocks: Sequence[Block]) -> Iterable[BlockOutcome]:
-        results: dict[int, BlockOutcome] = {}
+    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job], /) -> Iterable[Result]:
+        results: dict[int, Result] = {}
         for attempt in range(1, ATTEMPTS + 1):
-            futures: dict[int, Future[BlockOutcome]] = {}
+            futures: dict[int, Future[Result]] = {}
             try:
-                for place, block in enumerate(blocks):
+                for place, job in enumerate(jobs):
                     if place not in results:
-                        futures[place] = self.executor.submit(function, block)
+                        futures[place] = self.executor.submit(function, job)
                 for place, future in futures.items():
                     results[place] = future.result()
-                return [results[place] for place in range(len(blocks))]
+                return [results[place] for place in range(len(jobs))]
             except BrokenProcessPool:
                 done = {p: f for p, f in futures.items() if f.done() and not f.cancelled() and f.exception() is None}
                 results |= {place: future.result() for place, future in done.items()}

@@ -24,10 +24,11 @@ learner
 block
 inner
 family gradient_descent zoo
-acceptance
 plugins
+named_row
 spec
 reading workers evaluation findings
+acceptance
 runs results
 loop
 trial

@@ -129,7 +129,7 @@ def _unfit(row: Algorithm, recording: Recording, network: Network) -> str | None
 
 
 def _replayed(name: str, learner: Learner, recording: Recording) -> Replay:
-    network, credit = learner.network, learner.credit
+    network = learner.network
     columns = learner.columns(torch.ones(1, len(learner.params), dtype=torch.float64))
     noise = noise_for([(0, "replay")])
     series = {p.name: _whole(recording, p) for p in network.projections}
@@ -140,15 +140,12 @@ def _replayed(name: str, learner: Learner, recording: Recording) -> Replay:
     for moment in range(len(recording.time) - 1):
         weights = {edge: whole[moment : moment + 1] for edge, whole in series.items()}
         batch = Batch(inputs[moment : moment + 1], None if targets is None else targets[moment : moment + 1])
-        signals, _ = credit.stage(0, columns.credit, network, weights, {}, batch, moment, noise, learner.wanted)
+        state = {"weights": weights, "credit": {}, "rules": {p.name: {} for p in learner.plastic}}
+        predicted = learner.induced(columns, state, batch, moment, noise)
         for projection in network.projections:
             seen = series[projection.name][moment + 1] - series[projection.name][moment]
-            predicted = torch.zeros_like(seen)
-            if projection.name in signals:
-                key = learner.rule_key(projection) or ""
-                change, _ = learner.rules[key].delta(columns.rules[key], signals[projection.name], {}, noise)
-                predicted = change.tensor(weights[projection.name])[0]
-            products = (seen * seen, seen * predicted, predicted * predicted)
+            made = predicted[projection.name][0] if projection.name in predicted else torch.zeros_like(seen)
+            products = (seen * seen, seen * made, made * made)
             sums[projection.name] += [float(product.sum()) for product in products]
     return _fitted(name, np.array(list(sums.values())))
 

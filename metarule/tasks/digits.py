@@ -112,6 +112,10 @@ class Digits(OverImages):
             problem=self.problem,
         )
 
+    def steps_per_epoch(self, batch: int) -> int:
+        """Whole batches in one pass over the training images."""
+        return len(self._parts()[0]) // batch
+
     def held_out(self):
         return replace(self, split="held_out")
 
