@@ -7,7 +7,7 @@ rows that measure the weights above can learn, and an autoencoder wants more of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 from metarule.block import Block, World
 from metarule.collect import unknown
 from metarule.credit.backprop import Backprop
-from metarule.evaluation import interval
+from metarule.evaluation import Progress, interval
 from metarule.inner import Map, Reference, Runs, in_turn
 from metarule.learner import ANY, Learner
 from metarule.network import Network
@@ -37,6 +37,12 @@ ANGLE_EVENTS = 256
 
 TIMED_STEPS, TIMED_ROUNDS = 8, 7
 """A cost is the median ratio of this many interleaved rounds of this many steps."""
+
+SEEDS = 4
+"""Seeds where none are asked for."""
+
+AT_ONCE = 18
+"""Trainings handed to the workers between two messages."""
 
 CURVE = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Fractions of the training after which a row is scored."""
@@ -98,26 +104,32 @@ class Measured:
 
 def host_network(row: Algorithm, trial: Trial) -> Network:
     """The network of a row on one of the tasks."""
-    host = row.host
-    sizes = (trial.task.inputs, *(host.hidden or trial.hidden), trial.task.outputs)
-    output = host.output.get(trial.task.output, trial.task.output)
-    return Network.chain(sizes, host.activation, output, bias=True, init=host.init, init_scale=host.init_scale)
+    return row.host.network(trial.task.inputs, trial.hidden, trial.task.outputs, trial.task.output)
 
 
-def table(names: Sequence[str], seeds: int, map: Map = in_turn) -> Iterable[Measured]:
+def trained(
+    names: Sequence[str], seeds: int, map: Map = in_turn, progress: Progress = lambda text: None
+) -> list[Measured]:
     """Rows of the zoo on all three tasks, each with its own fixed numbers; no tuning.
 
-    A row is left out of a task that it cannot do, as `Algorithm.not_for` says.
+    A row is left out of a task that it cannot do, as `Algorithm.not_for` says. Raises ValueError on an unknown name
+    and on fewer than two seeds: an interval needs several.
     """
-    for name in names:
-        algorithm(name)
     if seeds < 2:
-        raise ValueError(f"seeds = {seeds} must be at least 2: an interval needs several")
-    jobs = [Job(name, trial, seeds) for name in names for trial in TRIALS if trial not in ZOO[name].not_for]
-    # the long ones first, so that no worker is left with one at the end
-    order = sorted(range(len(jobs)), key=lambda place: -ZOO[jobs[place].name].host.epochs)
-    found = dict(zip(order, map(measure, [jobs[place] for place in order]), strict=True))
-    return [found[place] for place in range(len(jobs))]
+        raise ValueError(f"--seeds {seeds} is too few for an interval; give at least 2")
+    jobs = []
+    for name in names:
+        for trial in TRIALS:
+            reason = algorithm(name).not_for.get(trial)
+            if reason is None:
+                jobs.append(Job(name, trial, seeds))
+            else:
+                progress(f"{name} is left out of {trial}: {reason}")
+    found: list[Measured] = []
+    for first in range(0, len(jobs), AT_ONCE):
+        progress(f"{len(found)} of {len(jobs)} trainings done; now {jobs[first].name}")
+        found += map(measure, jobs[first : first + AT_ONCE])
+    return found
 
 
 def measure(job: Job) -> Measured:

@@ -21,7 +21,7 @@ from metarule.synapses import SYNAPSES
 from metarule.tasks import TASKS
 from metarule.tasks.images import IMAGES
 from metarule.terms import TERMS
-from metarule.zoo import ZOO
+from metarule.zoo import GROUPS
 
 Member = dict[str, Any]
 """{name, source, summary, ...}: one thing that a search file, an option or a command can name."""
@@ -66,11 +66,13 @@ def _zoo(runs_dir: Path) -> list[Member]:
             "name": name,
             "source": row.source,
             "summary": row.summary,
+            "group": group,
             "credit": row.credit.kind,
             "rule": row.rule.kind,
             "synapse": row.synapse.kind,
         }
-        for name, row in ZOO.items()
+        for group, members in GROUPS.items()
+        for name, row in members.items()
     ]
 
 

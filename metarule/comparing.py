@@ -82,10 +82,7 @@ def comparison(
     """
     conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch)
     contenders: list[Contender] = []
-    rows = [*names, *(name for name in ZOO if everything and name not in names)]
-    if not rows:
-        raise ValueError("name zoo rows or run folders to compare, or --all")
-    for name in rows:
+    for name in rows(names, everything):
         try:
             learner, theta = _learner(name, search)
             _check_teacher(learner, search)
@@ -100,6 +97,19 @@ def comparison(
             contenders.append(Contender(name, learner, theta))
     numbers = [seed_number(seed, "evaluate") for seed in range(seeds)]
     return compare(contenders, search.task, conditions, episodes, numbers, progress)
+
+
+def runs_among(names: Sequence[str]) -> bool:
+    """Whether one of the names is a run folder rather than a row of the zoo."""
+    return any(name not in ZOO and _folder(name) for name in names)
+
+
+def rows(names: Sequence[str], everything: bool) -> list[str]:
+    """The names, and where `everything` all other rows of the zoo; raises ValueError where that is nothing."""
+    found = [*names, *(name for name in ZOO if everything and name not in names)]
+    if not found:
+        raise ValueError("name zoo rows or run folders to compare, or --all")
+    return found
 
 
 def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:

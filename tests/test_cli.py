@@ -89,7 +89,7 @@ def test_help_shows_four_verbs_and_the_rest_as_advanced(metarule):
         (("inspect", "nowhere"), "is nowhere a run folder?"),
         (("list", "rule"), "did you mean 'rules'"),
         (("evaluate", "bakprop"), "did you mean 'backprop'"),
-        (("evaluate", "hebb"), "hears of no targets"),
+        (("evaluate", "hebb", "--task", "first_rule"), "hears of no targets"),
         (("evaluate", "backprop", "--task", "few_shott"), "did you mean 'few_shot'"),
         (("evaluate",), "or --all"),
         (("check", "nowhere.py"), "does not exist"),

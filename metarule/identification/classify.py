@@ -17,8 +17,9 @@ from torch import Tensor
 from metarule.identification.recording import Recording, RecordingError, load
 from metarule.learner import Learner
 from metarule.network import Network, Population, Projection
-from metarule.rng import noise_for
+from metarule.rng import Noise, noise_for
 from metarule.signals import Batch
+from metarule.synapses.sgd import Sgd
 from metarule.zoo import ZOO, Algorithm
 
 IDENTIFIED = 0.95
@@ -118,35 +119,63 @@ def rebuilt(recording: Recording) -> Network:
 
 
 def _unfit(row: Algorithm, recording: Recording, network: Network) -> str | None:
-    learner = row.learner(network)
+    """Why a row cannot be replayed on a recording; None where it can."""
+    try:
+        learner = row.learner(network)
+    except ValueError as error:
+        return f"it does not fit this network: {error}"
     if learner.projections != network.projections:
         return "its feedback weights were not recorded"
-    if row.synapse.kind != "sgd":
-        return "its synapses have a hidden state"
-    if recording.target is None and "error" in row.rule.reads:
-        return "no targets were recorded"
+    if any(synapse != Sgd() for synapse in row.synapses.values()):
+        return "its synapses have a hidden state, decay or are bounded"
+    moments = _Moments(learner, recording)
+    columns = moments.columns
+    noise = noise_for([(0, "replay")])
+    if learner.credit.init(columns.credit, network, moments.weights(0), noise):
+        return "its credit assignment has a hidden state"
+    if any(rule.init(columns.rules[key], next(iter(moments.series.values()))[:1]) for key, rule in row.rules.items()):
+        return "its rule has a hidden state"
+    try:
+        first, second = (moments.predicted(0, noise.at(draw)) for draw in ("first", "second"))
+    except ValueError as error:
+        return str(error)
+    if any(not torch.equal(first[name], second[name]) for name in first):
+        return "it explores with noise that was not recorded"
     return None
 
 
+class _Moments:
+    """What a rule would have done at each snapshot of a recording."""
+
+    def __init__(self, learner: Learner, recording: Recording) -> None:
+        self.learner = learner
+        self.columns = learner.columns(torch.ones(1, len(learner.params), dtype=torch.float64))
+        self.series = {p.name: _whole(recording, p) for p in learner.network.projections}
+        assert recording.input is not None
+        self.inputs = _tensor(recording.input)
+        self.targets = None if recording.target is None else _tensor(recording.target)
+
+    def weights(self, moment: int) -> dict[str, Tensor]:
+        return {edge: whole[moment : moment + 1] for edge, whole in self.series.items()}
+
+    def predicted(self, moment: int, noise: Noise) -> dict[str, Tensor]:
+        now = slice(moment, moment + 1)
+        batch = Batch(self.inputs[now], None if self.targets is None else self.targets[now])
+        state = {"weights": self.weights(moment), "credit": {}, "rules": {p.name: {} for p in self.learner.plastic}}
+        return self.learner.induced(self.columns, state, batch, moment, noise)
+
+
 def _replayed(name: str, learner: Learner, recording: Recording) -> Replay:
-    network = learner.network
-    columns = learner.columns(torch.ones(1, len(learner.params), dtype=torch.float64))
+    moments = _Moments(learner, recording)
     noise = noise_for([(0, "replay")])
-    series = {p.name: _whole(recording, p) for p in network.projections}
-    sums = {p.name: np.zeros(3) for p in network.projections}
-    assert recording.input is not None
-    inputs = _tensor(recording.input)
-    targets = None if recording.target is None else _tensor(recording.target)
+    sums = {name: np.zeros(3) for name in moments.series}
     for moment in range(len(recording.time) - 1):
-        weights = {edge: whole[moment : moment + 1] for edge, whole in series.items()}
-        batch = Batch(inputs[moment : moment + 1], None if targets is None else targets[moment : moment + 1])
-        state = {"weights": weights, "credit": {}, "rules": {p.name: {} for p in learner.plastic}}
-        predicted = learner.induced(columns, state, batch, moment, noise)
-        for projection in network.projections:
-            seen = series[projection.name][moment + 1] - series[projection.name][moment]
-            made = predicted[projection.name][0] if projection.name in predicted else torch.zeros_like(seen)
+        predicted = moments.predicted(moment, noise)
+        for edge, whole in moments.series.items():
+            seen = whole[moment + 1] - whole[moment]
+            made = predicted[edge][0] if edge in predicted else torch.zeros_like(seen)
             products = (seen * seen, seen * made, made * made)
-            sums[projection.name] += [float(product.sum()) for product in products]
+            sums[edge] += [float(product.sum()) for product in products]
     return _fitted(name, np.array(list(sums.values())))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,7 +11,6 @@ from metarule.block import Recording as Snapshots
 from metarule.identification.recording import Recording
 from metarule.inner import Reference, Runs
 from metarule.learner import Learner
-from metarule.network import Network
 from metarule.params import starts
 from metarule.tasks import Task
 from metarule.zoo import algorithm
@@ -19,8 +20,9 @@ def record(
     name: str, task: Task, hidden: tuple[int, ...] = (64, 32), steps: int = 50, batch: int = 16, seed: int = 0
 ) -> Recording:
     """One network that learns `task` by a row of the zoo, with a snapshot before each of `steps` updates."""
-    network = Network.chain((task.inputs, *hidden, task.outputs), "tanh", task.output, bias=True)
-    learner = algorithm(name).learner(network)
+    row = algorithm(name)
+    host = replace(row.host, hidden=None)
+    learner = row.learner(host.network(task.inputs, hidden, task.outputs, task.output))
     engine = Reference(dtype=torch.float64)
     theta = starts(learner.params)[None]
     outcome = engine.evaluate(learner, theta, task, Runs((0,), (0,), seed), range(steps), batch, record=1)

@@ -82,6 +82,43 @@ def battery_table(rows: Rows, differences: Rows, tunings: dict[str, Any]) -> Tab
     return table
 
 
+def acceptance_table(rows: Rows) -> Table:
+    """One line per row of the zoo: its three tasks with half-intervals, angle to backprop before and after, cost."""
+    tasks = {row["task"]: row["metric"] for row in rows}
+    table = _table(f"The zoo on its three tasks: {rows[0]['seeds']} seeds, 95 % intervals, fixed numbers")
+    for name in ("learner", "credit", "synapse"):
+        table.add_column(name)
+    for task, metric in tasks.items():
+        table.add_column(f"{task}, {'NMSE' if metric == 'held_out_loss' else metric}", justify="right")
+    table.add_column("angle to backprop", justify="right")
+    table.add_column("cost", justify="right")
+    cells = {(row["learner"], row["task"]): row for row in rows}
+    for learner in dict.fromkeys(row["learner"] for row in rows):
+        own = [cells.get((learner, task)) for task in tasks]
+        first = next(row for row in own if row)
+        table.add_row(
+            learner,
+            first["credit"],
+            first["synapse"],
+            *(_half(row) for row in own),
+            _angles(first["angle"]),
+            f"{first['cost']:.1f}",
+        )
+    return table
+
+
+def _half(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    return f"{_number(row['mean'])} ± {_number(row['high'] - row['mean'])}"
+
+
+def _angles(angle: dict[str, float | None]) -> str:
+    if angle["start"] is None or angle["end"] is None:
+        return "–"
+    return f"{angle['start']:.0f}° → {angle['end']:.0f}°"
+
+
 def _rate(tuning: dict[str, Any] | None) -> str:
     if tuning is None:
         return ""

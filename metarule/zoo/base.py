@@ -30,6 +30,12 @@ class Host:
     epochs: int = 40
     batch: int = 32
 
+    def network(self, inputs: int, hidden: tuple[int, ...], outputs: int, output: str) -> Network:
+        """A chain as the row wants it, where a task asks for these sizes and this output."""
+        sizes = (inputs, *(hidden if self.hidden is None else self.hidden), outputs)
+        output = self.output.get(output, output)
+        return Network.chain(sizes, self.activation, output, bias=True, init=self.init, init_scale=self.init_scale)
+
 
 @dataclass(frozen=True)
 class Algorithm:
