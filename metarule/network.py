@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,8 +76,8 @@ class Network:
     def __post_init__(self) -> None:
         if self.init not in INITS:
             raise ValueError(unknown("network.init", self.init, INITS))
-        if self.init_scale <= 0:
-            raise ValueError(f"network.init_scale = {self.init_scale} must be positive")
+        if not 0 < self.init_scale < math.inf:
+            raise ValueError(f"network.init_scale = {self.init_scale} must be positive and finite")
         order = {population.name: rank for rank, population in enumerate(self.populations)}
         if len(order) < len(self.populations):
             raise ValueError("network: two populations have the same name")
@@ -197,7 +197,7 @@ class Network:
             half_width = math.sqrt(3.0) * std
             weight = noise.uniform(size_out, size_in, low=-half_width, high=half_width)
         elif self.init == "orthogonal":
-            weight = _orthogonal(noise.normal(size_out, size_in)) * self.init_scale
+            weight = noise.orthonormal(size_out, size_in) * self.init_scale
         else:
             scale = self.init_scale / math.sqrt(size_in)
             if self.init == "critical":
@@ -205,8 +205,17 @@ class Network:
             weight = noise.normal(size_out, size_in) * scale
         return functional.pad(weight, (0, 1)) if projection.bias else weight
 
-    def forward(self, weights: Mapping[str, Tensor], x: Float[Tensor, "R B J"]) -> Activity:
-        """The feedforward pass: drive = sum of W pre over the incoming projections, rate = f(drive)."""
+    def forward(
+        self,
+        weights: Mapping[str, Tensor],
+        x: Float[Tensor, "R B J"],
+        rate: Callable[[str, Tensor], Tensor] | None = None,
+    ) -> Activity:
+        """The feedforward pass: drive = sum of W pre over the incoming projections, rate = f(drive).
+
+        `rate` (population, drive) -> rate replaces f, for units that are noisy or spike.
+        """
+        rate = rate or self.rate
         drives: dict[str, Tensor] = {self.input_name: x}
         rates: dict[str, Tensor] = {self.input_name: x}
         for population in self.populations[1:]:
@@ -217,7 +226,7 @@ class Network:
                 drive = torch.bmm(pre, transposed) if drive is None else torch.baddbmm(drive, pre, transposed)
             assert drive is not None
             drives[population.name] = drive
-            rates[population.name] = self.rate(population.name, drive)
+            rates[population.name] = rate(population.name, drive)
         return Activity(drives, rates)
 
     def rate(self, population: str, drive: Tensor) -> Tensor:
@@ -248,12 +257,3 @@ class Network:
         """The pre activity at a projection, with the always-on unit where it has a bias."""
         rate = rates[projection.source]
         return functional.pad(rate, (0, 1), value=1.0) if projection.bias else rate
-
-
-def _orthogonal(normal: Float[Tensor, "R I J"]) -> Float[Tensor, "R I J"]:
-    """Orthonormal rows or columns, whichever are fewer, uniform over rotations."""
-    wide = normal.shape[1] < normal.shape[2]
-    factor, triangle = torch.linalg.qr(normal.transpose(1, 2) if wide else normal)
-    # without the signs of the diagonal the directions would not be uniform
-    factor = factor * triangle.diagonal(dim1=1, dim2=2).sign()[:, None, :]
-    return factor.transpose(1, 2).contiguous() if wide else factor

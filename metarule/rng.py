@@ -62,6 +62,14 @@ class Noise:
         """Integers in [0, high), int64 (R, *shape)."""
         return self._spread((self._unit(shape) * high).to(torch.int64).clamp_(max=high - 1))
 
+    def orthonormal(self, rows: int, columns: int) -> Tensor:
+        """Orthonormal rows or columns, whichever are fewer, uniform over rotations, (R, rows, columns)."""
+        tall = (max(rows, columns), min(rows, columns))
+        factor, triangle = torch.linalg.qr(torch.special.ndtri(self._unit(tall)).to(self.dtype))
+        # without the signs of the diagonal the directions would not be uniform
+        factor = factor * triangle.diagonal(dim1=1, dim2=2).sign()[:, None, :]
+        return self._spread(factor if rows >= columns else factor.transpose(1, 2)).contiguous()
+
     def rows(self, count: int, size: int) -> Tensor:
         """`count` distinct indices below `size` in random order, int64 (R, count); raises ValueError if too many."""
         if count > size:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +23,7 @@ from metarule.inspection.numbers import (
     episodes,
     found,
 )
+from metarule.records import jsonable
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colours that colour-blind readers tell apart (Okabe and Ito, 2008), beginning with the strongest."""
@@ -124,9 +128,18 @@ def battery_figure(numbers: Comparison, title: str) -> Figure:
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_xlabel(numbers.metric.replace("_", " "))
     number = max((len(values) for values in numbers.episodes), default=0)
-    _dress(axes)
+    dress(axes)
     axes.set_title(f"{title}: {number} held-out episodes, mean and 95 % interval", loc="left", fontsize="medium")
     return figure
+
+
+def keep(folder: Path, name: str, numbers: dict[str, Any], draw: Callable[[dict[str, Any]], Figure]) -> list[Path]:
+    """Write the numbers of an analysis as JSON, then their picture as PNG, to FOLDER/NAME; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.json", folder / f"{name}.png"]
+    files[0].write_text(json.dumps(jsonable(numbers), indent=1) + "\n")
+    draw(numbers).savefig(files[1], dpi=160)
+    return files
 
 
 def _marker(generations: tuple[int, ...]) -> str:
@@ -136,13 +149,14 @@ def _marker(generations: tuple[int, ...]) -> str:
 
 def _finish(axes: list[Axes], title: str) -> None:
     for each in axes:
-        _dress(each)
+        dress(each)
     axes[-1].set_xlabel("generation")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_title(title, loc="left", fontsize="medium")
 
 
-def _dress(axes: Axes) -> None:
+def dress(axes: Axes) -> None:
+    """The look that all pictures share: no box, a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", color="0.92", lw=0.6)
     axes.set_axisbelow(True)

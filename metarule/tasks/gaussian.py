@@ -91,9 +91,7 @@ class Gaussian(Task):
 
     def sample(self, noise, batch):
         noise = noise.at(self.split)
-        factor, triangle = torch.linalg.qr(noise.at("axes").normal(self.inputs, self.inputs))
-        # without the signs of the diagonal the axes would not be uniform over rotations
-        axes = factor * triangle.diagonal(dim1=1, dim2=2).sign()[:, None, :]
+        axes = noise.at("axes").orthonormal(self.inputs, self.inputs)
         spectrum = self.gap ** torch.arange(self.inputs, dtype=noise.dtype, device=noise.index.device)
         return GaussianEpisode(axes, spectrum, noise, self.outputs, batch)
 
