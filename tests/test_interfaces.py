@@ -14,15 +14,16 @@ from building import (
     start_row,
     train,
 )
-from spikes.equilibrium import EquilibriumPropagation, ScaledContrastive
-from spikes.perturbation import Bandit, Reinforce, WeightPerturbation
 from spikes.stream import SpikePairs, SpikeStream
-from spikes.target_propagation import DifferenceTargetPropagation
 
 from metarule import tree
 from metarule.credit.backprop import Backprop
+from metarule.credit.difference_target_propagation import DifferenceTargetPropagation
+from metarule.credit.equilibrium_propagation import EquilibriumPropagation
 from metarule.credit.feedback_alignment import FeedbackAlignment
+from metarule.credit.reinforce import Reinforce
 from metarule.credit.sign_symmetry import SignSymmetry
+from metarule.credit.weight_perturbation import WeightPerturbation
 from metarule.family import Family
 from metarule.inner import Reference, Runs
 from metarule.learner import ANY, Learner
@@ -30,11 +31,13 @@ from metarule.network import Network
 from metarule.params import Param
 from metarule.rng import noise_for
 from metarule.rules.terms import Terms
-from metarule.rules.textbook import Difference, NodePerturbation
+from metarule.rules.textbook import Difference, ScaledContrastive
+from metarule.rules.textbook import Reinforce as ReinforceRule
 from metarule.rules.textbook import WeightPerturbation as WeightPerturbationRule
 from metarule.signals import Batch
 from metarule.synapses.adam import Adam
 from metarule.synapses.sgd import Sgd
+from metarule.tasks.bandit import Bandit
 
 SGD = {ANY: Sgd()}
 STDP = Terms(("post_pre_ref", "post_ref_pre"), normalise=False, start={"post_pre_ref": 0.7, "post_ref_pre": -0.4})
@@ -56,7 +59,7 @@ SPIKES = {
         Learner(chain(output="softmax"), WeightPerturbation(), {ANY: WeightPerturbationRule()}, SGD),
         Imitation(),
     ),
-    "reinforce": (Learner(chain((4, 3), output="softmax"), Reinforce(), {ANY: NodePerturbation()}, SGD), Bandit()),
+    "reinforce": (Learner(chain((4, 3), output="softmax"), Reinforce(), {ANY: ReinforceRule()}, SGD), Bandit()),
     "stream": (Learner(chain((1, 41), bias=False), SpikeStream(), {ANY: STDP}, SGD), SpikePairs()),
 }
 every_spike = pytest.mark.parametrize(("learner", "task"), SPIKES.values(), ids=SPIKES.keys())
@@ -82,31 +85,6 @@ def test_meta_gradient_equals_finite_differences(learner, task):
     expected = central_differences(lambda row: train(learner, row, 3, task).loss[:, 0, 0], theta, width=1e-5)
     assert outcome.grad is not None
     torch.testing.assert_close(outcome.grad, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_targets_through_exact_inverses_are_gauss_newton_targets():
-    # target_l - h_l = J_l^-1 step e with J_l the product of all weights above (Meulemans et al. 2020)
-    network = chain((4, 4, 4, 4), "linear", bias=False)
-    learner = Learner(network, DifferenceTargetPropagation(), {ANY: Difference()}, SGD)
-    columns = learner.columns(start_row(learner).repeat(2, 1))
-    noise = address(0, "episode", runs=2)
-    state = learner.init(columns, noise)
-    weights = dict(state["weights"])
-    for inverse in learner.credit.projections(network):
-        weights[inverse.name] = torch.linalg.inv(weights[f"{inverse.target}->{inverse.source}"])
-    batch = Imitation(4, 4).sample(noise, 3).train(0)
-    signals, _ = learner.credit.stage(
-        0, columns.credit, network, weights, {}, batch, 0, address("run", runs=2), learner.wanted
-    )
-    assert batch.y is not None
-    aim = 0.2 * (batch.y - network.forward(weights, batch.x).rates["output"])
-    for name in ("hidden2->output", "hidden1->hidden2", "input->hidden1"):
-        moved = signals[name].read("post") - signals[name].read("post_ref")
-        torch.testing.assert_close(moved, aim, rtol=1e-10, atol=1e-10)
-        aim = aim @ torch.linalg.inv(weights[name]).transpose(1, 2)
-    for inverse in learner.credit.projections(network):
-        seen = signals[inverse.name]
-        torch.testing.assert_close(seen.read("post_ref"), seen.read("post"), rtol=1e-10, atol=1e-10)
 
 
 def test_inverses_learn_to_invert_while_forward_weights_rest():
@@ -140,114 +118,6 @@ def test_target_propagation_learns():
     theta = start_row(learner, rate=0.1)
     before, after = (train(learner, theta, steps, task, batch=10).loss.item() for steps in (1, 400))
     assert after < 0.5 * before
-
-
-def test_equilibrium_gradient_is_that_of_the_fixed_point():
-    credit = EquilibriumPropagation(free=150, nudged=150)
-    network = chain((5, 4, 3), "sigmoid", "sigmoid")
-    learner = Learner(network, credit, {ANY: ScaledContrastive()}, SGD)
-    noise = address(0, "episode")
-    state = learner.init(learner.columns(start_row(learner)), noise)
-    batch = Imitation(5, 3).sample(noise, 3).train(0)
-    assert batch.y is not None
-
-    leaves = {name: weight.clone().requires_grad_() for name, weight in state["weights"].items()}
-    settled = credit.settle(network, leaves, network.forward(leaves, batch.x), 150).rates["output"]
-    cost = 0.5 * (batch.y - settled).square().sum(-1).mean()
-    gradients = dict(zip(leaves, torch.autograd.grad(cost, list(leaves.values())), strict=True))
-
-    def error(beta):
-        theta = torch.tensor([[beta]], dtype=torch.float64)
-        signals, _ = credit.stage(0, theta, network, state["weights"], {}, batch, 0, address("run"), learner.wanted)
-        total, size = 0.0, 0.0
-        for name, seen in signals.items():
-            change = ScaledContrastive().delta(theta[:, :0], seen, {}, address("rule"))[0].tensor(seen.weight)
-            total += float((change + gradients[name]).square().sum())
-            size += float(gradients[name].square().sum())
-        return (total / size) ** 0.5
-
-    # the symmetric estimate is off by O(beta^2): halving beta quarters it
-    assert error(0.05) < 0.01
-    assert 3.5 < error(0.1) / error(0.05) < 4.5
-
-
-def test_equilibrium_propagation_answers_by_settling():
-    learner, _ = SPIKES["equilibrium"]
-    state = learner.init(learner.columns(start_row(learner)), address(0, "episode"))
-    x = address("x").normal(2, 6)
-    theta = torch.tensor([[0.1]], dtype=torch.float64)
-    settled = learner.credit.respond(theta, learner.network, state["weights"], {}, x, address("run"))
-    once_more = EquilibriumPropagation().settle(learner.network, state["weights"], settled, 1)
-    forward = learner.network.forward(state["weights"], x)
-    for name in ("hidden1", "hidden2", "output"):
-        torch.testing.assert_close(once_more.rates[name], settled.rates[name], rtol=1e-10, atol=1e-12)
-    assert not torch.allclose(forward.rates["hidden1"], settled.rates["hidden1"], atol=1e-3)
-
-
-def same_episode(runs):
-    return noise_for([(0, "episode", 0)] * runs)
-
-
-def test_weight_perturbation_is_the_gradient_of_the_reward_on_average():
-    runs = 4096
-    network = chain((4, 3, 2), output="softmax")
-    learner = Learner(network, WeightPerturbation(), {ANY: WeightPerturbationRule()}, SGD)
-    columns = learner.columns(start_row(learner).repeat(runs, 1))
-    state = learner.init(columns, same_episode(runs))
-    batch = Imitation(4, 2).sample(same_episode(runs), 3).train(0)
-    signals, _ = learner.credit.stage(
-        0, columns.credit, network, state["weights"], {}, batch, 0, address("run", runs=runs), learner.wanted
-    )
-    leaves = {name: weight[:1].clone().requires_grad_() for name, weight in state["weights"].items()}
-    assert batch.reward is not None
-    reward = batch.reward(network.forward(leaves, batch.x[:1]).rates["output"].expand(runs, -1, -1))[0].mean()
-    expected = torch.cat([each.flatten() for each in torch.autograd.grad(reward, list(leaves.values()))])
-    rule = WeightPerturbationRule()
-    estimates = torch.cat(
-        [
-            rule.delta(columns.rules[ANY], signals[name], {}, address("rule"))[0]
-            .tensor(signals[name].weight)
-            .flatten(1)
-            for name in leaves
-        ],
-        dim=1,
-    )
-    # the estimate of N weights from n draws is off by |gradient| sqrt((N + 1) / n): 23 weights, 4096 draws, 0.077
-    assert float((estimates.mean(0) - expected).norm() / expected.norm()) < 2 * (24 / runs) ** 0.5
-    assert float(torch.cosine_similarity(estimates.mean(0), expected, dim=0)) > 0.99
-
-
-def test_reinforce_is_the_gradient_of_expected_reward_on_average_and_a_baseline_leaves_the_mean():
-    runs = 20000
-    learner, task = SPIKES["reinforce"]
-    network, credit, rule = learner.network, learner.credit, NodePerturbation()
-    columns = learner.columns(start_row(learner).repeat(runs, 1))
-    state = learner.init(columns, same_episode(runs))
-    episode = task.sample(same_episode(runs), 2)
-    batch = episode.train(0)
-    leaf = state["weights"]["input->output"][:1].clone().requires_grad_()
-    chances = network.forward({"input->output": leaf}, batch.x[:1]).rates["output"]
-    expected = torch.autograd.grad((chances * episode.paid(batch.x)[:1]).sum(-1).mean(), leaf)[0][0]
-    spreads = []
-    for baseline in (0.0, 0.4):
-        memory = {"baseline": torch.full((runs, 1, 1), baseline, dtype=torch.float64)}
-        signals, _ = credit.stage(
-            0, columns.credit, network, state["weights"], memory, batch, 0, address("run", runs=runs), learner.wanted
-        )
-        seen = signals["input->output"]
-        estimate = rule.delta(columns.rules[ANY], seen, {}, address("rule"))[0].tensor(seen.weight)
-        standard_error = estimate.std(0) / runs**0.5
-        assert ((estimate.mean(0) - expected).abs() < 5 * standard_error).all()
-        spreads.append(float(estimate.var(0).sum()))
-    assert spreads[1] < spreads[0]
-
-
-def test_reinforce_learns_from_a_reward_that_never_names_the_right_action():
-    learner, task = SPIKES["reinforce"]
-    theta = start_row(learner, rate=0.5)
-    before, after = (train(learner, theta, steps, task, batch=5).loss.item() for steps in (1, 400))
-    assert before > 0.5
-    assert after < 0.25
 
 
 def test_a_task_without_targets_and_a_credit_that_needs_them_is_refused():
