@@ -176,6 +176,9 @@ TERMS: dict[str, Term] = _terms(
     reward_post_pre_ref=[(1, monomial(reward=1, post=1, pre_ref=1))],
     reward_post_ref_pre=[(1, monomial(reward=1, post_ref=1, pre=1))],
     post_post_ref_weight=[(1, monomial(post=1, post_ref=1, weight=1))],
+    post_weight=[(-1, monomial(post=1, weight=1))],
+    soft_hebb=[(1, monomial(post=1, pre=1)), (-1, monomial(post=1, post_ref=1, weight=1))],
+    reward_stdp=[(1, monomial(reward=1, post=1, pre_ref=1)), (-1, monomial(reward=1, post_ref=1, pre=1))],
 )
 
 POOL = tuple(TERMS)[:10]

@@ -123,7 +123,10 @@ def fitting_learner(
     for projection in credit.projections(network):
         if projection.role in credit.plastic_roles and projection.role not in rules:
             rules[projection.role] = fitting_rule(credit, credit.gives_at(network, projection))
-    return Learner(network, credit, rules, {ANY: synapse or Sgd()}, **settings)
+    # a rule with coefficients carries the step size: it shares no synapse model with one that has none
+    keys = (ANY, *rules) if any(made.params for made in rules.values()) else (ANY,)
+    synapses = dict.fromkeys(keys, synapse or Sgd())
+    return Learner(network, credit, rules, synapses, **settings)
 
 
 @dataclass(frozen=True)

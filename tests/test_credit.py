@@ -79,7 +79,9 @@ def test_every_declared_signal_is_given_where_it_is_wanted(credit):
         for signals in (stage[projection.name] for stage in stages if projection.name in stage):
             given = given_signals(signals)
             assert credit.gives_at(learner.network, projection) <= given.keys()
-            events = next(iter(value for name, value in given.items() if name.startswith(("pre", "post")))).shape[1]
+            events = next(
+                iter(value for name, value in given.items() if name.startswith(("pre", "post", "reward")))
+            ).shape[1]
             shapes = signal_shapes(*learner.network.shape(projection), events)
             for name, value in given.items():
                 assert value.shape == (2, *shapes[name]), name
@@ -175,10 +177,13 @@ GUESSING = 0.1 + 10 * (0.1 * 0.9 / 270) ** 0.5
 def test_it_learns_its_acceptance_task_at_one_of_five_rates(credit):
     fast = Reference(dtype=torch.float32)
     if credit.gives & TEACHING:
-        learner = fitting_learner(credit, (64, 24, 10))
+        row = next((row for row in ZOO.values() if row.credit == credit), None)
+        learner = fitting_learner(credit, (64, 24, 10), row.synapse if row else None)
         metric, least, outcome = "accuracy", GUESSING, train(
-            learner, rates_of(learner), 160, Digits(), fast, batch=20, wants=frozenset({"loss"})
+            learner, rates_of(learner), 160, Digits(), fast, batch=20
         )  # fmt: skip
+        if float(outcome.scores[metric].max()) <= least:  # a single number teaches more slowly than an error
+            outcome = train(learner, rates_of(learner), range(160, 800), Digits(), fast, batch=20, carry=outcome.carry)
     else:
         # nobody teaches: the leading principal component; a random direction of 10 has |cosine| 0.24 on average
         learner = fitting_learner(credit, (10, 1), bias=False, output="linear")

@@ -14,7 +14,6 @@ from building import (
     start_row,
     train,
 )
-from spikes.stream import SpikePairs, SpikeStream
 
 from metarule import tree
 from metarule.credit.backprop import Backprop
@@ -23,6 +22,7 @@ from metarule.credit.equilibrium_propagation import EquilibriumPropagation
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.reinforce import Reinforce
 from metarule.credit.sign_symmetry import SignSymmetry
+from metarule.credit.spike_stream import SpikeStream
 from metarule.credit.weight_perturbation import WeightPerturbation
 from metarule.family import Family
 from metarule.inner import Reference, Runs
@@ -31,7 +31,7 @@ from metarule.network import Network
 from metarule.params import Param
 from metarule.rng import noise_for
 from metarule.rules.terms import Terms
-from metarule.rules.textbook import Difference, ScaledContrastive
+from metarule.rules.textbook import Delta, Difference, ScaledContrastive
 from metarule.rules.textbook import Reinforce as ReinforceRule
 from metarule.rules.textbook import WeightPerturbation as WeightPerturbationRule
 from metarule.signals import Batch
@@ -60,7 +60,10 @@ SPIKES = {
         Imitation(),
     ),
     "reinforce": (Learner(chain((4, 3), output="softmax"), Reinforce(), {ANY: ReinforceRule()}, SGD), Bandit()),
-    "stream": (Learner(chain((1, 41), bias=False), SpikeStream(), {ANY: STDP}, SGD), SpikePairs()),
+    "stream": (
+        Learner(chain(), SpikeStream(), {"forward": STDP, "readout": Delta()}, {"forward": Sgd(), "readout": Sgd()}),
+        Imitation(),
+    ),
 }
 every_spike = pytest.mark.parametrize(("learner", "task"), SPIKES.values(), ids=SPIKES.keys())
 
@@ -123,20 +126,6 @@ def test_target_propagation_learns():
 def test_a_task_without_targets_and_a_credit_that_needs_them_is_refused():
     with pytest.raises(ValueError, match="needs targets, and the task gives none"):
         train(fitting_learner(Backprop(), (4, 3)), torch.tensor([[0.1]]).double(), 1, Bandit())
-
-
-@pytest.mark.parametrize("batch", [41, 7])
-def test_pair_stdp_has_its_exponential_window_whatever_the_batches(batch):
-    learner, task = SPIKES["stream"]
-    theta = start_row(learner)
-    named = dict(zip((param.name.rpartition(".")[2] for param in learner.params), theta[0].tolist(), strict=True))
-    before = learner.init(learner.columns(theta), address(0, "episode"))["weights"]["input->output"]
-    after = (train(learner, theta, -(-41 // batch), task, batch=batch).carry or {})["weights"]["input->output"]
-    lag = torch.arange(41, dtype=torch.float64) - 20  # time of the post spike after the pre spike
-    potentiation = named["post_pre_ref"] * torch.exp(-lag / named["tau_pre"])
-    depression = named["post_ref_pre"] * torch.exp(lag / named["tau_post"])
-    window = torch.where(lag > 0, potentiation, torch.where(lag < 0, depression, 0.0))
-    torch.testing.assert_close((after - before)[0, :, 0], window, rtol=1e-6, atol=1e-12)
 
 
 def test_persistent_evolution_strategies_is_ranges_with_carry_and_a_sum_that_the_loop_keeps():

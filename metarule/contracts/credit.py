@@ -41,7 +41,8 @@ def gives(credit: CreditAssignment) -> str:
         for name in credit.gives_at(network, projection):
             value = getattr(stepped[projection.name], name)
             require(value is not None, f"{name} is declared but not given at {projection.name}")
-            probes.check_tensor(f"{name} at {projection.name}", value, _shape(name, network, projection), torch.float64)
+            shape = _shape(name, network, projection, _events(stepped[projection.name]))
+            probes.check_tensor(f"{name} at {projection.name}", value, shape, torch.float64)
     return f"{len(stepped)} projections"
 
 
@@ -113,13 +114,19 @@ def _first_stages(credit: CreditAssignment, runs: Iterable[int]) -> dict[str, Si
     return found
 
 
-def _shape(name: str, network: Network, projection: Projection) -> tuple[int, ...]:
+def _events(signals: Signals) -> int:
+    """Events at a projection: those of the batch, unless the credit assignment puts time beside them."""
+    given = (getattr(signals, name) for name in SIGNALS if name not in probes.SYNAPSE_SIDE)
+    return next((value.shape[1] for value in given if value is not None), EVENTS)
+
+
+def _shape(name: str, network: Network, projection: Projection, events: int) -> tuple[int, ...]:
     size_out, size_in = network.shape(projection)
     if name in probes.SYNAPSE_SIDE:
         return RUNS, size_out, size_in
     if name in probes.PRE_SIDE:
-        return RUNS, EVENTS, size_in
-    return (RUNS, EVENTS, size_out) if name in probes.POST_SIDE else (RUNS, EVENTS, 1)
+        return RUNS, events, size_in
+    return (RUNS, events, size_out) if name in probes.POST_SIDE else (RUNS, events, 1)
 
 
 PROPERTIES = (has_source, declares, gives, without_autograd, alone, answers)

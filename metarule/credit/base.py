@@ -24,6 +24,7 @@ class CreditAssignment(ABC):
     source: ClassVar[str]
     gives: ClassVar[frozenset[str]]  # the signals a rule may read at a forward projection
     plastic_roles: ClassVar[frozenset[str]] = frozenset()  # roles of its own projections that need a rule to learn
+    not_local: ClassVar[str] = "Not stated."  # what it uses that is not at hand where it is used, in a sentence
     requires: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"activation" | "output": what it insists on}
 
     @property
@@ -38,6 +39,10 @@ class CreditAssignment(ABC):
     def gives_at(self, network: Network, projection: Projection) -> frozenset[str]:
         """The signals given at `projection`, one of its own or a forward one of `network`."""
         return self.gives
+
+    def tied(self, network: Network, weights: Weights) -> Weights:
+        """The initial weights: as they were drawn, unless some of its own projections start as copies of others."""
+        return weights
 
     def init(self, theta: Float[Tensor, "R P"], network: Network, weights: Weights, noise: Noise) -> State:
         """Its own state at the start of a run, every tensor with R first; `noise` is the episode's."""

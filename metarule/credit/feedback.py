@@ -31,17 +31,7 @@ class SequentialFeedback(CreditAssignment):
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
         send = self.sender(network, weights, state, step, noise)
         activity = network.forward(weights, batch.x)
-        feedback: Errors = {network.output_name: output_error(network, activity, batch)}
-        errors = dict(feedback)
-        reaches_input = any(
-            "pre_error" in wanted.get(projection.name, ()) for projection in network.out_of(network.input_name)
-        )
-        for population in reversed(network.populations[:-1]):
-            if population.name == network.input_name and not reaches_input:
-                continue
-            sent = [send(projection, errors[projection.target]) for projection in network.out_of(population.name)]
-            feedback[population.name] = sent[0] if len(sent) == 1 else torch.stack(sent).sum(0)
-            errors[population.name] = feedback[population.name] * network.gain(population.name, activity.rates)
+        feedback, errors = sent_down(network, activity, output_error(network, activity, batch), send, wanted)
         signals = forward_signals(network, weights, activity, feedback, errors, wanted)
         return self.teach_feedback(network, weights, activity, errors, signals, wanted), state
 
@@ -64,11 +54,74 @@ class SequentialFeedback(CreditAssignment):
         return signals
 
 
+def sent_down(
+    network: Network,
+    activity: Activity,
+    top: Tensor,
+    send: Callable[[Projection, Tensor], Tensor],
+    wanted: Mapping[str, frozenset[str]],
+) -> tuple[Errors, Errors]:
+    """Feedback and error at every population for an error `top` (R B I) at the output; the input's where it is read."""
+    feedback: Errors = {network.output_name: top}
+    errors = dict(feedback)
+    reached = {projection.source for projection in carriers(network, wanted)}
+    for population in reversed(network.populations[:-1]):
+        if population.name not in reached:
+            continue
+        sent = [send(projection, errors[projection.target]) for projection in network.out_of(population.name)]
+        feedback[population.name] = sent[0] if len(sent) == 1 else torch.stack(sent).sum(0)
+        errors[population.name] = feedback[population.name] * network.gain(population.name, activity.rates)
+    return feedback, errors
+
+
+class DirectFeedback(CreditAssignment):
+    """One signal from the output reaches every population through its own fixed random weights, drawn per episode.
+
+    feedback_l = B_l sent, error_l = gain_l feedback_l; the output itself hears target - output. A member says in
+    `broadcast` what is sent.
+    """
+
+    gives = EXPLICIT
+
+    def projections(self, network):
+        return tuple(
+            Projection(f"{network.output_name}=>{population.name}", network.output_name, population.name, "feedback")
+            for population in network.populations[:-1]
+        )
+
+    def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
+        activity = network.forward(weights, batch.x)
+        top = output_error(network, activity, batch)
+        sent = self.broadcast(top, batch)
+        feedback, errors = {network.output_name: top}, {network.output_name: top}
+        for projection in self.projections(network):
+            feedback[projection.target] = torch.bmm(sent, weights[projection.name].transpose(1, 2))
+            errors[projection.target] = feedback[projection.target] * network.gain(projection.target, activity.rates)
+        return forward_signals(network, weights, activity, feedback, errors, wanted), state
+
+    def broadcast(self, top: Tensor, batch: Batch) -> Tensor:
+        """What the output sends (R B I), from its error and the batch."""
+        raise NotImplementedError
+
+
+def carriers(network: Network, wanted: Mapping[str, frozenset[str]]) -> tuple[Projection, ...]:
+    """Forward projections that errors cross: those that leave the input only where a rule reads `pre_error` there."""
+    inner = tuple(projection for projection in network.projections if projection.source != network.input_name)
+    outermost = network.out_of(network.input_name)
+    reached = any("pre_error" in wanted.get(projection.name, ()) for projection in outermost)
+    return network.projections if reached else inner
+
+
 def output_error(network: Network, activity: Activity, batch: Batch) -> Tensor:
     """target - output at the matched output; raises ValueError where the task gives no target."""
+    return target_of(batch) - activity.rates[network.output_name]
+
+
+def target_of(batch: Batch) -> Tensor:
+    """The target (R B I) of every event; raises ValueError where the task gives none."""
     if batch.y is None:
         raise ValueError("this credit assignment needs targets, and the task gives none; credit.kind = 'none' fits")
-    return batch.y - activity.rates[network.output_name]
+    return batch.y
 
 
 def forward_signals(

@@ -65,6 +65,15 @@ class Difference(Textbook):
 
 
 @dataclass(frozen=True)
+class BurstDependent(Textbook):
+    """dW = (post - post_ref) pre^T: more bursts than expected potentiate, fewer depress."""
+
+    kind = "burst_dependent"
+    source = "Payeur et al. 2021"
+    terms = ("post_change_pre",)
+
+
+@dataclass(frozen=True)
 class Contrastive(Textbook):
     """dW = post pre^T - post_ref pre_ref^T: Hebbian in one phase, anti-Hebbian in the other."""
 
@@ -98,3 +107,75 @@ class WeightDecay(Textbook):
     kind = "weight_decay"
     source = "Hinton 1987"
     terms = ("weight_decay",)
+
+
+@dataclass(frozen=True)
+class ScaledContrastive(Textbook):
+    """dW = reward (post pre^T - post_ref pre_ref^T): contrastive Hebbian learning at the size that credit knows."""
+
+    kind = "scaled_contrastive"
+    source = "Xie and Seung 2003; Scellier and Bengio 2017"
+    terms = ("reward_contrastive",)
+
+
+@dataclass(frozen=True)
+class Reinforce(Textbook):
+    """dW = reward gain (post - post_ref) pre^T: a noisy unit's deviation from its mean, times what followed."""
+
+    kind = "reinforce"
+    source = "Williams 1992"
+    terms = ("reward_gain_post_change_pre",)
+
+
+@dataclass(frozen=True)
+class RewardedDelta(Textbook):
+    """dW = reward error pre^T: a gate says which synapses took part, a global number says how it went."""
+
+    kind = "rewarded_delta"
+    source = "Roelfsema and van Ooyen 2005"
+    terms = ("reward_error_pre",)
+
+
+@dataclass(frozen=True)
+class ModulatedHebb(Textbook):
+    """dW = reward post pre^T: Hebbian or anti-Hebbian, as a scalar says."""
+
+    kind = "modulated_hebb"
+    source = "Gerstner et al. 2018; Hinton 2022"
+    terms = ("reward_post_pre",)
+
+
+@dataclass(frozen=True)
+class ActivityDifference(Textbook):
+    """dW = (post - post_ref) pre^T: from what was to what should be, whatever the unit's slope."""
+
+    kind = "activity_difference"
+    source = "Dellaferrera and Kreiman 2022"
+    terms = ("post_change_pre",)
+
+
+@dataclass(frozen=True)
+class RewardModulatedStdp(Textbook):
+    """dW = reward (post pre_ref^T - post_ref pre^T), *_ref traces of spikes: pre before post, less post before pre."""
+
+    kind = "reward_modulated_stdp"
+    source = "Florian 2007; Izhikevich 2007"
+    terms = ("reward_stdp",)
+
+
+@dataclass(frozen=True)
+class SoftHebb(Textbook):
+    """dW = post (pre - post_ref W), post_ref the drive: rows converge to the directions of clusters, norm 1."""
+
+    kind = "soft_hebb"
+    source = "Moraitis et al. 2022"
+    terms = ("soft_hebb",)
+
+
+@dataclass(frozen=True)
+class DifferentialHebb(Textbook):
+    """dW = reward (post - post_ref) pre^T with post_ref a moment ago: pre times the rate at which post is changing."""
+
+    kind = "differential_hebb"
+    source = "Xie and Seung 2000; Bengio et al. 2017"
+    terms = ("reward_post_change_pre",)
