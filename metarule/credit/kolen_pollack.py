@@ -20,6 +20,7 @@ class KolenPollack(FeedbackAlignment):
 
     kind = "kolen_pollack"
     source = "Kolen and Pollack 1994; Akrout et al. 2019"
+    not_local = "Errors come through weights of their own, which see the same two ends as the forward ones."
     plastic_roles = frozenset({"feedback"})
 
     def gives_at(self, network: Network, projection: Projection):

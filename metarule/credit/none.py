@@ -14,6 +14,7 @@ class Nobody(CreditAssignment):
 
     kind = "none"
     source = "Hebb 1949"
+    not_local = "Nothing is sent."
     gives = frozenset({"pre", "post", "gain"})
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
