@@ -99,12 +99,19 @@ class Learner:
             rule = self.rules[self.rule_key(projection) or ANY]
             missing = rule.reads - self.credit.gives_at(self.network, projection)
             if missing:
-                fits = sorted(kind for kind, credit in CREDIT.items() if rule.reads <= credit.gives)
+                fits = sorted(k for k, credit in CREDIT.items() if rule.reads <= self._given(credit, projection))
                 raise ValueError(
                     f"rule '{rule.kind}' reads {', '.join(sorted(missing))} at '{projection.name}', which "
                     f"credit.kind = '{self.credit.kind}' does not give; "
                     f"kinds of credit that fit: {', '.join(fits) or 'none known'}"
                 )
+
+    def _given(self, credit: type[CreditAssignment], projection: Projection) -> frozenset[str]:
+        """The signals that a kind of credit with its default settings gives at a projection."""
+        try:
+            return credit().gives_at(self.network, projection)
+        except (TypeError, ValueError):  # a kind without defaults, or one that refuses this network
+            return frozenset()
 
     @functools.cached_property
     def projections(self) -> tuple[Projection, ...]:

@@ -14,12 +14,12 @@ from metarule.identification.classify import IDENTIFIED, classify, classify_file
 from metarule.identification.record import record
 from metarule.identification.recording import Recording, RecordingError, load
 from metarule.identification.structure import ends, structure
+from metarule.network import Network
 from metarule.tasks.digits import Digits
 from metarule.tasks.teacher import Teacher
 from metarule.zoo import ZOO
 
-VISIBLE = ("backprop", "sign_symmetry", "readout_only", "hebb", "oja", "subspace_oja")
-"""Rows whose every number is in a recording: replay can name them."""
+NETWORK = Network.chain((64, 12, 8, 10), bias=True)
 
 
 def recorded(name, steps=4, **settings):
@@ -51,20 +51,37 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
-def test_a_row_of_the_zoo_is_named_from_its_recording_or_nothing_is(name):
+def test_a_row_of_the_zoo_is_among_those_named_or_cannot_be_replayed_and_is_not(name):
     verdict = classify(recorded(name))
-    if name in VISIBLE:
-        assert (verdict.verdict, verdict.labels) == ("identified", (name,))
-        assert verdict.replay[0].rule == name
-        assert verdict.replay[0].explained == pytest.approx(1, abs=1e-9)
-        assert verdict.replay[0].weakest == pytest.approx(1, abs=1e-9)
-        assert verdict.replay[0].scale == pytest.approx(0.05, rel=1e-9)  # the rate it learned with
-    else:
-        assert (verdict.verdict, verdict.labels) == ("unknown", ())
-        assert name in verdict.switched_off
-    assert {replay.rule for replay in verdict.replay} == set(VISIBLE)
-    assert {*verdict.switched_off} == {*ZOO} - {*VISIBLE}
+    assert {replay.rule for replay in verdict.replay} | {*verdict.switched_off} == {*ZOO}
     assert verdict.snapshots == 4
+    if name in verdict.switched_off:
+        assert name not in verdict.labels
+        return
+    assert name in verdict.labels
+    assert verdict.verdict == ("identified" if len(verdict.labels) == 1 else "ambiguous")
+    for replay in verdict.replay:
+        if replay.rule in verdict.labels:  # all that are named do the very same
+            assert replay.explained == pytest.approx(1, abs=1e-9)
+            assert replay.weakest == pytest.approx(1, abs=1e-9)
+            assert replay.scale == pytest.approx(verdict.replay[0].scale, rel=1e-9)
+
+
+def test_replay_names_one_rule_where_no_other_does_the_same():
+    named = {name: classify(recorded(name)).labels for name in ("sign_symmetry", "readout_only", "hebb", "oja")}
+    assert named == {name: (name,) for name in named}
+
+
+def test_replay_finds_the_rate_that_a_row_learned_with():
+    verdict = classify(recorded("sign_symmetry"))
+    assert verdict.replay[0].scale == pytest.approx(ZOO["sign_symmetry"].learner(NETWORK).params[0].start, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["feedback_alignment", "adam", "node_perturbation"])
+def test_what_cannot_be_replayed_is_unknown_and_says_why(name):
+    verdict = classify(recorded(name))
+    assert (verdict.verdict, verdict.labels) == ("unknown", ())
+    assert len(verdict.switched_off[name]) > 20
 
 
 @pytest.mark.parametrize("name", ["feedback_alignment", "backprop", "readout_only"])
@@ -85,13 +102,17 @@ def test_a_readout_that_learns_most_does_not_speak_for_the_hidden_layer(name):
     )
     verdict = classify(dimmed)
     assert verdict.replay[0].explained > IDENTIFIED  # also of feedback alignment, by readout_only
-    expected = {"feedback_alignment": ("unknown", ()), "backprop": ("identified", ("backprop",))}
-    assert (verdict.verdict, verdict.labels) == expected.get(name, ("identified", ("readout_only",)))
+    if name == "feedback_alignment":
+        assert verdict.labels == ()
+    else:
+        assert name in verdict.labels
+        assert not {"backprop", "readout_only"} <= {*verdict.labels}
 
 
 def test_rules_that_are_the_same_on_one_layer_stay_ambiguous():
     verdict = classify(recorded("backprop", hidden=()))
-    assert (verdict.verdict, verdict.labels) == ("ambiguous", ("backprop", "readout_only", "sign_symmetry"))
+    assert verdict.verdict == "ambiguous"
+    assert {"backprop", "readout_only", "sign_symmetry"} <= {*verdict.labels}
 
 
 def test_noise_on_the_weights_lowers_what_a_rule_explains():
@@ -104,8 +125,8 @@ def test_noise_on_the_weights_lowers_what_a_rule_explains():
         noisy = {edge: array + size * step * noises[edge] for edge, array in recording.weights.items()}
         verdict = classify(replace(recording, weights=noisy))
         explained.append(next(r.explained for r in verdict.replay if r.rule == "backprop"))
-        assert verdict.labels in ((), ("backprop",))
-        assert (verdict.verdict == "identified") <= (explained[-1] >= IDENTIFIED)
+        assert bool(verdict.labels) == (explained[-1] >= IDENTIFIED)
+        assert not verdict.labels or "backprop" in verdict.labels
     assert explained == sorted(explained, reverse=True)
     assert explained[0] > 0.999 > explained[1] > IDENTIFIED > explained[2] > explained[3]
 
@@ -124,7 +145,7 @@ def test_a_rule_that_predicts_nothing_explains_nothing():
 def test_classify_without_targets_switches_taught_rules_off():
     verdict = classify(replace(recorded("oja"), target=None))
     assert (verdict.verdict, verdict.labels) == ("identified", ("oja",))
-    assert verdict.switched_off["backprop"] == "no targets were recorded"
+    assert "needs targets" in verdict.switched_off["backprop"]
 
 
 def test_classify_refuses_snapshots_that_are_more_than_one_update_apart(tmp_path):

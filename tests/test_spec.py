@@ -70,7 +70,7 @@ def test_columns_keep_their_place_whatever_comes_first():
         ("search.objective=['accuracyy']", "did you mean 'accuracy'?"),
         ("network.hidden=[0]", "size 0"),
         ("credit.kind=kolen_pollack", "add [rules.feedback]"),
-        ("credit.kind=none", "kinds of credit that fit: backprop"),
+        ("credit.kind=none", "credit.kind = 'none' does not give; kinds of credit that fit: "),
         ("fixed.rule.forward.error_pre=high", "must be a number"),
         ("fixed.rule.forward.eror=1.0", "did you mean 'rule.forward.error'?"),
         ("outer.sigma", "must read key=value"),

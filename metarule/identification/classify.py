@@ -130,6 +130,8 @@ def _unfit(row: Algorithm, recording: Recording, network: Network) -> str | None
         return "its synapses have a hidden state, decay or are bounded"
     moments = _Moments(learner, recording)
     columns = moments.columns
+    if learner.credit.stages(network, moments.batch(0)) > 1:
+        return "it changes weights several times per batch, and snapshots show one change"
     noise = noise_for([(0, "replay")])
     if learner.credit.init(columns.credit, network, moments.weights(0), noise):
         return "its credit assignment has a hidden state"
@@ -158,11 +160,13 @@ class _Moments:
     def weights(self, moment: int) -> dict[str, Tensor]:
         return {edge: whole[moment : moment + 1] for edge, whole in self.series.items()}
 
-    def predicted(self, moment: int, noise: Noise) -> dict[str, Tensor]:
+    def batch(self, moment: int) -> Batch:
         now = slice(moment, moment + 1)
-        batch = Batch(self.inputs[now], None if self.targets is None else self.targets[now])
+        return Batch(self.inputs[now], None if self.targets is None else self.targets[now])
+
+    def predicted(self, moment: int, noise: Noise) -> dict[str, Tensor]:
         state = {"weights": self.weights(moment), "credit": {}, "rules": {p.name: {} for p in self.learner.plastic}}
-        return self.learner.induced(self.columns, state, batch, moment, noise)
+        return self.learner.induced(self.columns, state, self.batch(moment), moment, noise)
 
 
 def _replayed(name: str, learner: Learner, recording: Recording) -> Replay:
