@@ -119,12 +119,10 @@ def trained(
         raise ValueError(f"--seeds {seeds} is too few for an interval; give at least 2")
     jobs = []
     for name in names:
-        for trial in TRIALS:
-            reason = algorithm(name).not_for.get(trial)
-            if reason is None:
-                jobs.append(Job(name, trial, seeds))
-            else:
-                progress(f"{name} is left out of {trial}: {reason}")
+        refused = algorithm(name).not_for
+        jobs += [Job(name, trial, seeds) for trial in TRIALS if trial not in refused]
+        for reason in dict.fromkeys(refused.values()):
+            progress(f"{name} is left out of {', '.join(t for t in refused if refused[t] == reason)}: {reason}")
     found: list[Measured] = []
     for first in range(0, len(jobs), AT_ONCE):
         progress(f"{len(found)} of {len(jobs)} trainings done; now {jobs[first].name}")

@@ -65,15 +65,6 @@ class Difference(Textbook):
 
 
 @dataclass(frozen=True)
-class BurstDependent(Textbook):
-    """dW = (post - post_ref) pre^T: more bursts than expected potentiate, fewer depress."""
-
-    kind = "burst_dependent"
-    source = "Payeur et al. 2021"
-    terms = ("post_change_pre",)
-
-
-@dataclass(frozen=True)
 class Contrastive(Textbook):
     """dW = post pre^T - post_ref pre_ref^T: Hebbian in one phase, anti-Hebbian in the other."""
 
@@ -147,10 +138,10 @@ class ModulatedHebb(Textbook):
 
 @dataclass(frozen=True)
 class ActivityDifference(Textbook):
-    """dW = (post - post_ref) pre^T: from what was to what should be, whatever the unit's slope."""
+    """dW = (post - post_ref) pre^T: from what was, or was expected, to what should be, whatever the unit's slope."""
 
     kind = "activity_difference"
-    source = "Dellaferrera and Kreiman 2022"
+    source = "Payeur et al. 2021; Dellaferrera and Kreiman 2022"
     terms = ("post_change_pre",)
 
 
