@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from building import address, central_differences, flat, make, random_theta
 from torch import Tensor
 
 from metarule.params import starts
+from metarule.rng import noise_for
 from metarule.signals import Change, outer
 from metarule.synapses import SYNAPSES, SynapseModel
 from metarule.synapses.adam import Adam
@@ -46,12 +48,12 @@ def induced(step: int, runs=RUNS) -> Change:
     return factored + Change(shrink=shrink, full=0.2 * noise.at("full").normal(SIZE_OUT, SIZE_IN))
 
 
-def walked(model, theta, weight, changes, rate=1.0):
-    """Every weight on the way, and the last state."""
+def walked(model, theta, weight, changes, rate=1.0, runs: Iterable[int] | None = None):
+    """Every weight on the way, and the last state; `runs` says which runs these are, 0, 1, ... if left out."""
+    stream = noise_for([("synapses", "noise", run) for run in runs or range(len(weight))])
     state, path = model.init(theta, weight), []
     for step, change in enumerate(changes):
-        noise = address("synapses", "noise", runs=len(weight)).at(step)
-        moved, state = model.step(theta, weight, change, rate, state, noise)
+        moved, state = model.step(theta, weight, change, rate, state, stream.at(step))
         weight = moved.apply(weight)
         path.append(weight)
     return path, state
@@ -97,7 +99,7 @@ def test_every_run_steps_at_its_own_rate(model):
     together, _ = walked(model, theta, weight, [induced(step) for step in range(4)])
     for r in range(RUNS):
         one = [_of_run(induced(step), r) for step in range(4)]
-        alone, _ = walked(model, theta[r : r + 1], weight[r : r + 1], one)
+        alone, _ = walked(model, theta[r : r + 1], weight[r : r + 1], one, runs=(r,))
         torch.testing.assert_close(alone[-1][0], together[-1][r], rtol=1e-12, atol=1e-12)
 
 

@@ -7,6 +7,7 @@ from metarule.zoo.energy import ENERGY
 from metarule.zoo.explicit_error import EXPLICIT_ERROR
 from metarule.zoo.forward_only import FORWARD_ONLY
 from metarule.zoo.reward import REWARD
+from metarule.zoo.synapse_models import SYNAPSE_MODELS
 from metarule.zoo.targets import TARGETS
 from metarule.zoo.unsupervised import UNSUPERVISED
 
@@ -20,6 +21,7 @@ GROUPS: dict[str, dict[str, Algorithm]] = {
     "reward": REWARD,
     "forward only": FORWARD_ONLY,
     "unsupervised": UNSUPERVISED,
+    "synapse models": SYNAPSE_MODELS,
 }
 """Rows by what they have in common."""
 

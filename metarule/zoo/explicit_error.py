@@ -52,14 +52,14 @@ EXPLICIT_ERROR: dict[str, Algorithm] = {
         "gradient descent with momentum",
         Backprop(),
         synapses={ANY: Momentum()},
-        values={"synapse.rate": 0.02},
+        values={"synapse.rate": 0.025},
     ),
     "adam": Algorithm(
         "Kingma and Ba 2015",
         "gradient descent with Adam",
         Backprop(),
         synapses={ANY: Adam()},
-        values={"synapse.rate": 3e-3},
+        values={"synapse.rate": 2e-3},
     ),
     "readout_only": Algorithm(
         "Widrow and Hoff 1960",
