@@ -17,8 +17,7 @@ class DirectRandomTarget(DirectFeedback):
     kind = "direct_random_target"
     source = "Frenkel, Lefebvre and Bol 2021"
     not_local = (
-        "Targets reach every population directly, through weights of their own; nothing comes back from the "
-        "output."
+        "Targets reach every population directly, through weights of their own; nothing comes back from the output."
     )
 
     def broadcast(self, top, batch):
