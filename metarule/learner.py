@@ -86,6 +86,11 @@ class Learner:
         names = {p.name for p in self.projections} | {p.role for p in self.projections} | {READOUT, ANY}
         for owner, keys in (("rules", self.rules), ("synapses", self.synapses)):
             for key in keys:
+                if key not in names and key in self.credit.plastic_roles:
+                    raise ValueError(
+                        f"credit.kind = '{self.credit.kind}' has no {key} projections in this network; it needs at "
+                        "least one hidden layer"
+                    )
                 if key not in names:
                     raise ValueError(unknown(owner, key, names))
         if not self.plastic:

@@ -13,8 +13,9 @@ from metarule.zoo import Algorithm, algorithm
 def written_out(table: dict[str, Any]) -> dict[str, Any]:
     """The table with its `algorithm` replaced by [credit], [rules], [synapses], [network] and [start].
 
-    What the file says itself wins: a key of a table over the row's, a `kind` of its own over the whole part and the
-    numbers that belong to it. A table without an `algorithm` is returned as it is; raises SpecError on unknown names.
+    What the file says itself wins: a key of a table over the row's, a `kind` of its own over the whole part. The row's
+    numbers stay where the part still has them; with another kind of credit, the rules of projections that only the
+    row's made fall away. A table without an `algorithm` is returned as it is; raises SpecError on unknown names.
     """
     if "algorithm" not in table:
         return table
@@ -23,35 +24,54 @@ def written_out(table: dict[str, Any]) -> dict[str, Any]:
         raise SpecError(f"algorithm = {name!r} must be the name of a row of the zoo, as in algorithm = 'backprop'")
     row = algorithm(name)
     own = {key: value for key, value in table.items() if key != "algorithm"}
-    credit, replaced = _part("credit", table_of(row.credit), own.pop("credit", {}))
-    dropped = ["credit."] if replaced else []
-    parts: dict[str, Any] = {"credit": credit}
-    for one, many, default, given in (
-        ("rule", "rules", "forward", row.rules),
-        ("synapse", "synapses", ANY, row.synapses),
-    ):
-        keyed = dict(own.pop(many, {}))
-        if one in own:
-            if default in keyed:
-                raise SpecError(f"[{one}] and [{many}.{default}] say the same thing twice; keep one")
-            keyed[default] = own.pop(one)
-        written = {key: table_of(part) for key, part in given.items()}
-        for key, said in keyed.items():
-            written[key], replaced = _part(one, written.get(key, {}), said)
-            dropped += [f"{one}." if key == ANY else f"{one}.{key}."] if replaced else []
-        parts[many] = written
-    start = {name: value for name, value in row.values.items() if not name.startswith(tuple(dropped))}
+    credit = _merged("credit", table_of(row.credit), own.pop("credit", {}))
+    made = set(row.credit.plastic_roles) if credit["kind"] != row.credit.kind else set()
+    rules = _keyed(own, "rule", "rules", "forward", {k: rule for k, rule in row.rules.items() if k not in made})
+    default = ANY if ANY in row.synapses else "forward"
+    models = {k: model for k, model in row.synapses.items() if k not in made}
+    synapses = _keyed(own, "synapse", "synapses", default, models)
+    start = _kept(row, {"credit": credit}, rules, synapses) | flat("start", own.pop("start", {}))
     network = _network(row, own) | own.pop("network", {})
-    return own | parts | {"network": network, "start": start | flat("start", own.get("start", {}))}
+    return own | {"credit": credit, "rules": rules, "synapses": synapses, "network": network, "start": start}
 
 
-def _part(room: str, written: Mapping[str, Any], said: Any) -> tuple[dict[str, Any], bool]:
-    """The row's part with what the file says of it, and whether the file puts another kind in its place."""
+def _keyed(
+    own: dict[str, Any], one: str, many: str, default: str, given: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The row's rules or synapse models by key, with what the file says of them taken out of `own`."""
+    said = dict(own.pop(many, {}))
+    if one in own:
+        if default in said:
+            raise SpecError(f"[{one}] and [{many}.{default}] say the same thing twice; keep one")
+        said[default] = own.pop(one)
+    written = {key: table_of(part) for key, part in given.items()}
+    return written | {key: _merged(one, written.get(key, {}), part) for key, part in said.items()}
+
+
+def _merged(room: str, written: Mapping[str, Any], said: Any) -> dict[str, Any]:
+    """The row's part with what the file says of it; another kind stands alone."""
     if not isinstance(said, dict):
         raise SpecError(f"{room} = {said!r} must be a table, as under [{room}]")
-    if said.get("kind", written.get("kind")) != written.get("kind"):
-        return dict(said), True
-    return {**written, **said}, False
+    return dict(said) if said.get("kind", written.get("kind")) != written.get("kind") else {**written, **said}
+
+
+def _kept(row: Algorithm, credit: Mapping[str, Any], rules: Mapping[str, Any], synapses: Mapping[str, Any]) -> Any:
+    """The row's numbers whose part still has them: the same kind, and a parameter of that name."""
+    before: dict[str, Any] = {"credit": row.credit}
+    before |= {_owner("rule", key): part for key, part in row.rules.items()}
+    before |= {_owner("synapse", key): part for key, part in row.synapses.items()}
+    after = dict(credit) | {_owner("rule", key): part for key, part in rules.items()}
+    after |= {_owner("synapse", key): part for key, part in synapses.items()}
+    names = set()
+    for owner, part in after.items():
+        if owner in before and part.get("kind") == before[owner].kind:
+            built = plug(owner.partition(".")[0], part, owner)
+            names |= {f"{owner}.{param.name}" for param in built.params}
+    return {name: value for name, value in row.values.items() if name in names}
+
+
+def _owner(room: str, key: str) -> str:
+    return room if key == ANY else f"{room}.{key}"
 
 
 def _network(row: Algorithm, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,12 +89,26 @@ def build(kind: type, table: dict[str, Any], owner: str, also: tuple[str, ...] =
     for key, value in table.items():
         if key not in names:
             allowed = (*names, *also)
+            if key in _params(kind):
+                part = "rule.forward" if owner == "rule" else owner.replace("s.", ".", 1)
+                raise SpecError(
+                    f"{owner}.{key} is a number that searches move, not a setting; give start.{part}.{key} (where it "
+                    f"starts) or fixed.{part}.{key} (where it stays)"
+                )
             raise SpecError(unknown(f"a key of {owner}", key, allowed) if allowed else f"{owner} has no key '{key}'")
         values[key] = _value(hints[key], value, f"{owner}.{key}")
     for spec in settings(kind):
         if spec.name not in values and spec.default is spec.default_factory is dataclasses.MISSING:
             raise SpecError(f"{owner}.{spec.name} is missing; it must be {_spelled(hints[spec.name])}")
     return kind(**values)
+
+
+def _params(kind: Any) -> set[str]:
+    """Names of the parameters that a kind of plug-in has with its default settings."""
+    try:
+        return {param.name for param in kind().params}
+    except (AttributeError, TypeError, ValueError):
+        return set()
 
 
 def _value(hint: Any, value: Any, owner: str) -> Any:

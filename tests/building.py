@@ -124,7 +124,8 @@ def fitting_learner(
         if projection.role in credit.plastic_roles and projection.role not in rules:
             rules[projection.role] = fitting_rule(credit, credit.gives_at(network, projection))
     # a rule with coefficients carries the step size: it shares no synapse model with one that has none
-    keys = (ANY, *rules) if any(made.params for made in rules.values()) else (ANY,)
+    apart = len(rules) > 1 and any(made.params for made in rules.values())
+    keys = (ANY, *rules) if apart else (ANY,)
     synapses = dict.fromkeys(keys, synapse or Sgd())
     return Learner(network, credit, rules, synapses, **settings)
 
