@@ -19,7 +19,7 @@ Rows = list[dict[str, Any]]
 COMMAND = "metarule evaluate --all --json > docs/zoo/table.json\npython analysis/zoo.py docs/zoo/table.json docs/zoo"
 
 
-def index_page(rows: Rows, failed: Iterable[Any], promised: int, remedies: Mapping[str, str]) -> str:
+def index_page(rows: Rows, failed: Iterable[Any], promised: int, free: int, remedies: Mapping[str, str]) -> str:
     """The whole table, its picture, what fell short and what was tried for it."""
     first = rows[0]
     failed = list(failed)
@@ -48,7 +48,7 @@ def index_page(rows: Rows, failed: Iterable[Any], promised: int, remedies: Mappi
         "Most rows were first run in a prototype written apart from this code. The gates: digits within 2 points of "
         "its accuracy, and rows that teach hidden layers 2 points above the readout alone; behind the frozen readout "
         "within 5 points, negative controls at chance; the autoencoder within 0.05 of its error. "
-        f"{passed} of {promised} rows pass all their gates.", "",
+        f"{passed} of {promised} rows pass all their gates; {free} of these have no figure to be held to.", "",
     ]  # fmt: skip
     if failed:
         lines += ["| row | task | reached | asked for |", "|---|---|---|---|"]
@@ -98,6 +98,7 @@ def row_section(name: str, row: Algorithm) -> list[str]:
     for key, synapse in row.synapses.items():
         where = "" if key == "any" else f" ({key})"
         lines.append(f"* **Synapse**{where} `{synapse.kind}`: {_prose(inspect.getdoc(type(synapse)))}")
+    lines.append(f"* **Host**: {_host(row)}")
     if row.values:
         lines.append("* **Numbers**: " + ", ".join(f"{key} = {value:g}" for key, value in row.values.items()))
     lines.append(f"* **Local**: {_locality(row)}")
@@ -122,6 +123,19 @@ def _locality(row: Algorithm) -> str:
     local = all(rule.local for rule in row.rules.values())
     at = "all of it at the synapse" if local else "not all of it at the synapse"
     return f"{rules} {', '.join(read) or 'the weight alone'}, {at}. {row.credit.not_local}"
+
+
+def _host(row: Algorithm) -> str:
+    host = row.host
+    parts = [
+        f"{host.activation} units",
+        *(f"{own} output where the task asks for {o}" for o, own in host.output.items()),
+    ]
+    if host.hidden is not None:
+        parts.append(f"hidden layers of its own, {', '.join(map(str, host.hidden))}")
+    if (host.init, host.init_scale) != ("glorot", 1.0):
+        parts.append(f"initial weights {host.init} × {host.init_scale:g}")
+    return ", ".join([*parts, f"{host.epochs} epochs of batches of {host.batch}"])
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -69,9 +69,15 @@ def bar(done: int, budget: int, width: int = 40) -> Text:
 
 
 def shortened(theta: dict[str, float]) -> str:
-    """The largest values of theta by the last part of their names."""
+    """The largest values of theta by the last part of their names, the last two where one part names several."""
     order = sorted(theta, key=lambda name: -abs(theta[name]))[:SHOWN]
-    parts = [f"{name.rsplit('.', 1)[-1]} {theta[name]:+.3g}" for name in theta if name in order]
+    last = {name: name.rsplit(".", 1)[-1] for name in theta}
+    several = {name for name in theta if list(last.values()).count(last[name]) > 1}
+    parts = [
+        f"{'.'.join(name.split('.')[-2:]) if name in several else last[name]} {theta[name]:+.3g}"
+        for name in theta
+        if name in order
+    ]
     return ", ".join(parts) + (", ..." if len(theta) > SHOWN else "")
 
 

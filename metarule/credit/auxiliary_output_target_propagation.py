@@ -22,7 +22,7 @@ class AuxiliaryOutputTargetPropagation(SimplifiedDifferenceTargetPropagation):
 
     kind = "auxiliary_output_target_propagation"
     source = "Bartunov et al. 2018 (AO-SDTP)"
-    not_local = "Targets come through learned inverses; activity and target have to be kept apart."
+    not_local = "Nothing is borrowed from the forward weights; inverses learn from noise in a phase of their own."
 
     auxiliary: int = 16
 

@@ -22,7 +22,7 @@ class DifferenceReconstructionLoss(LayerInverses):
 
     kind = "difference_reconstruction_loss"
     source = "Meulemans et al. 2020 (DTPDRL)"
-    not_local = "One layer at a time is shaken, and the network waits for what comes back from the output."
+    not_local = "Inverses learn from noise that runs from each layer to the output and back, one pass per layer."
 
     def gives_at(self, network, projection):
         return frozenset({"pre", "post", "pre_ref", "post_ref"}) if projection.role == "inverse" else self.gives

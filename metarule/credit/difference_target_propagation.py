@@ -23,7 +23,10 @@ class DifferenceTargetPropagation(LayerInverses):
 
     kind = "difference_target_propagation"
     source = "Lee et al. 2015"
-    not_local = "As target propagation; with penultimate = 'gradient' also the transpose of the last weights."
+    not_local = (
+        "Inverses learn from noise in a phase of their own; with penultimate = 'gradient' the last target needs "
+        "the transposed output weights."
+    )
 
     penultimate: str = "inverse"
 

@@ -26,7 +26,7 @@ class DirectTargetPropagation(Targets):
 
     kind = "direct_target_propagation"
     source = "Meulemans et al. 2020 (DDTP-linear, DDTP-RHL)"
-    not_local = "One layer at a time is shaken, and the network waits for what reaches the output."
+    not_local = "Feedback learns from noise that runs from each layer to the output, one pass per layer."
     plastic_roles = frozenset({"inverse"})
 
     features: int = 0

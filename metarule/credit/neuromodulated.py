@@ -1,4 +1,4 @@
-"""Neuromodulated plasticity: units fluctuate or spike through a trial, and one reward at its end meets their trace."""
+"""Neuromodulated plasticity: units fluctuate or spike through a trial, and what it earns meets their trace."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class SimplifiedDifferenceTargetPropagation(LayerInverses):
 
     kind = "simplified_difference_target_propagation"
     source = "Bartunov et al. 2018 (SDTP)"
-    not_local = "Nothing, but feedback learns from noise in phases of its own, one layer at a time."
+    not_local = "Nothing is borrowed from the forward weights; inverses learn from noise in a phase of their own."
 
     @property
     def params(self):

@@ -16,7 +16,7 @@ class TargetPropagation(LayerInverses):
 
     kind = "target_propagation"
     source = "LeCun 1986; Bengio 2014"
-    not_local = "Nothing, but feedback learns from noise in phases of its own, one layer at a time."
+    not_local = "Nothing is borrowed from the forward weights; inverses learn from noise in a phase of their own."
 
     def descend(self, network, weights, projection, activity, move):
         aimed = self.heard(network, weights, projection, activity, move)
