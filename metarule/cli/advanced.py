@@ -28,8 +28,12 @@ def classify(
     verdict = classify_file(recording)
     if json:
         emit(verdict)
-    else:
-        show(document_report(str(recording), verdict))
+        return
+    reasons: dict[str, list[str]] = {}
+    for name, reason in verdict["switched_off"].items():
+        reasons.setdefault(reason, []).append(name)
+    off = {reason: ", ".join(names) for reason, names in reasons.items()}
+    show(document_report(str(recording), verdict | {"switched_off": off}))
 
 
 def bench(json: Json = False) -> None:

@@ -123,7 +123,7 @@ def _unfit(row: Algorithm, recording: Recording, network: Network) -> str | None
     try:
         learner = row.learner(network)
     except ValueError as error:
-        return f"it does not fit this network: {error}"
+        return str(error)
     if learner.projections != network.projections:
         return "its feedback weights were not recorded"
     if any(synapse != Sgd() for synapse in row.synapses.values()):

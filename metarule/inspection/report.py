@@ -144,7 +144,9 @@ def plain_table(title: str, rows: Rows) -> Table:
     table = _table(title)
     for name in dict.fromkeys(key for row in rows for key in row):
         numeric = all(isinstance(row.get(name), (int, float)) for row in rows)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+        justify = "right" if numeric else "left"
+        # a name is there to be copied: it is neither cut nor broken
+        table.add_column(name.replace("_", " "), justify=justify, no_wrap=name == "name", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in dict.fromkeys(key for each in rows for key in each)))
     return table
@@ -162,7 +164,7 @@ def settings_table(title: str, values: dict[str, Any]) -> Table:
     """A flat dict, one line per key."""
     table = _table(title)
     table.show_header = False
-    table.add_column("what")
+    table.add_column("what", max_width=60)
     table.add_column("value")
     for name, value in values.items():
         table.add_row(name, _cell(value))
