@@ -40,7 +40,7 @@ REWARD: dict[str, Algorithm] = {
         {"forward": textbook.Reinforce()},
         {"readout": Adam(), ANY: Adam()},
         {"synapse.rate": 1e-3, "synapse.readout.rate": 1e-2, "credit.sigma": 0.2, "credit.output_sigma": 0.3},
-        host=Host(epochs=100, batch=128),
+        host=Host(epochs=200, batch=128),
     ),
     "three_factor": Algorithm(
         "Miconi 2017; Fremaux and Gerstner 2016",
@@ -49,7 +49,7 @@ REWARD: dict[str, Algorithm] = {
         {"forward": textbook.Reinforce()},
         {"readout": Adam(), ANY: Adam()},
         {"synapse.rate": 1e-3, "synapse.readout.rate": 1e-2, "credit.sigma": 0.2, "credit.output_sigma": 0.3},
-        host=Host(epochs=100, batch=128),
+        host=Host(epochs=200, batch=128),
     ),
     "reward_modulated_stdp": Algorithm(
         "Izhikevich 2007; Florian 2007",
