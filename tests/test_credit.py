@@ -247,7 +247,7 @@ def test_backprop_with_delta_and_sgd_is_gradient_descent_on_a_branching_graph(ou
             for (name, weight), gradient in zip(leaves.items(), gradients, strict=True)
         }
         for name, weight in _carried(outcome, "weights").items():
-            torch.testing.assert_close(weight[0:1], weights[name], rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(weight[0:1], weights[name], rtol=1e-12, atol=1e-15)
 
 
 def test_backprop_error_and_pre_error_are_negative_gradients_of_drives():
@@ -275,12 +275,12 @@ def test_backprop_error_and_pre_error_are_negative_gradients_of_drives():
     gradients = dict(zip(names, torch.autograd.grad(loss, [probes[name] for name in names]), strict=True))
     for projection in network.projections:
         seen = signals[projection.name]
-        torch.testing.assert_close(seen.read("error"), -gradients[projection.target], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(seen.read("error"), -gradients[projection.target], rtol=1e-12, atol=1e-15)
         torch.testing.assert_close(seen.read("error"), seen.read("feedback") * seen.read("gain"), rtol=0, atol=0)
         if projection.source != "input":
             sizes = network.sizes[projection.source]
             pre_error = seen.read("pre_error")[:, :, :sizes]
-            torch.testing.assert_close(pre_error, -gradients[projection.source], rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(pre_error, -gradients[projection.source], rtol=1e-12, atol=1e-15)
 
 
 def _carried(outcome, part):
@@ -333,7 +333,7 @@ def test_direct_feedback_through_chained_weights_is_backprop_where_the_way_down_
 
 def test_kolen_pollack_with_decay_brings_weights_and_feedback_together_geometrically():
     network = branching()
-    decay, rate, steps = 0.1, 0.5, 12
+    decay, rate, steps = 0.02, 0.5, 100
     learner = Learner(network, KolenPollack(), {ANY: Delta()}, {ANY: Sgd(weight_decay=decay)})
     theta = start_row(learner, rate=rate)
 
@@ -348,7 +348,8 @@ def test_kolen_pollack_with_decay_brings_weights_and_feedback_together_geometric
     later = train(learner, theta, range(1, 1 + steps), carry=first.carry)
     shrunk = (1 - rate * decay) ** steps
     for name, gap in gaps(first).items():
-        torch.testing.assert_close(gaps(later)[name], gap * shrunk, rtol=1e-10, atol=1e-13)
+        error = (gaps(later)[name] - gap * shrunk).norm() / (gap * shrunk).norm()
+        assert error < 1e-13, name
 
 
 @pytest.mark.parametrize("magnitude", MAGNITUDES)

@@ -101,7 +101,9 @@ def test_feedback_alignment_starts_at_a_right_angle_to_backprop_and_its_weights_
     for name, angle in before.items():
         assert (angle - 90).abs().max() < 10
         assert (after[name] < angle).all()
-    assert after["hidden2->output"].mean() < 70
+    # after 6.7 epochs
+    for name, least, most in (("hidden2->output", 50, 57), ("hidden1->hidden2", 75, 80)):
+        assert ((after[name] > least) & (after[name] < most)).all(), name
 
 
 def mirrored(steps, decay=0.0, rate=1.0, sizes=(10, 8, 6, 4)):
@@ -123,7 +125,7 @@ def mirrored(steps, decay=0.0, rate=1.0, sizes=(10, 8, 6, 4)):
 @pytest.mark.parametrize(("batches", "most"), [(10, 15.0), (100, 5.0), (400, 3.0)])
 def test_weight_mirror_finds_the_weights_from_noise_alone(batches, most):
     for angle in feedback_angles(*mirrored(batches)).values():
-        assert angle.mean() < most
+        assert (angle < most).all()
 
 
 def test_weight_mirror_with_decay_settles_at_the_size_of_the_weights():

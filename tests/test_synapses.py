@@ -15,6 +15,7 @@ from metarule.rng import noise_for
 from metarule.signals import Change, outer
 from metarule.synapses import SYNAPSES, SynapseModel
 from metarule.synapses.adam import Adam
+from metarule.synapses.constraints import one_sided
 from metarule.synapses.momentum import Momentum
 from metarule.synapses.sgd import Sgd
 
@@ -23,7 +24,7 @@ RUNS, SIZE_OUT, SIZE_IN, STEPS = 3, 4, 5, 12
 
 def variants() -> dict[str, SynapseModel]:
     """Every model as it comes, and with every option that it shares with others switched on."""
-    options = {"weight_decay": 0.1, "bound": 0.8, "nesterov": True}
+    options = {"weight_decay": 0.1, "bound": 0.8, "nesterov": True, "dale": True}
     models: dict[str, SynapseModel] = {}
     for kind, member in SYNAPSES.items():
         models[kind] = make(member)
@@ -179,15 +180,16 @@ def test_adam_of_an_entry_that_never_changes_stays_put_with_zero_meta_gradient(e
         assert zero or gradients[0].all()
 
 
-def bounded_models():
-    return [make(member, bound=0.5) for member in SYNAPSES.values() if "bound" in _fields(make(member))]
+def models_with(**option):
+    """Every model that has an option, with the option set."""
+    return [make(member, **option) for member in SYNAPSES.values() if option.keys() <= _fields(make(member))]
 
 
 def _fields(model):
     return {each.name for each in dataclasses.fields(model)}
 
 
-@pytest.mark.parametrize("model", bounded_models(), ids=lambda model: model.kind)
+@pytest.mark.parametrize("model", models_with(bound=0.5), ids=lambda model: model.kind)
 def test_soft_bounds_keep_weights_inside_whatever_the_rate(model):
     weight = weights().clamp(-0.5, 0.5)
     theta = starts(model.params).repeat(RUNS, 1)
@@ -207,6 +209,58 @@ def test_soft_bounds_approach_the_bound_as_their_closed_form_says():
         torch.testing.assert_close(moved, aim - (aim - weight) * (1 - step / bound) ** t, rtol=1e-12, atol=1e-12)
 
 
+every_dale = pytest.mark.parametrize("model", models_with(dale=True), ids=lambda model: model.kind)
+
+
+def test_the_optimisers_offer_dales_law():
+    assert {model.kind for model in models_with(dale=True)} == {"sgd", "momentum", "adam"}
+
+
+@every_dale
+def test_with_dales_law_no_weight_changes_sign_whatever_the_changes(model):
+    before = weights()
+    before[:, 0, 0] = 0.0
+    theta = torch.tensor([[0.1], [10.0], [1e3]], dtype=torch.float64)
+    changes = [induced(step) for step in range(STEPS)]
+    free, _ = walked(dataclasses.replace(model, dale=False), theta, before, changes)
+    assert all(bool((torch.sign(path) == -torch.sign(before)).any()) for path in free[-1])
+    held, _ = walked(model, theta, before, changes)
+    for weight, earlier in zip(held, [before, *held], strict=False):
+        assert (weight * torch.sign(before) >= 0).all()
+        assert not weight[earlier == 0].any()
+    assert all(0 < int((path == 0).sum()) < path.numel() for path in held[0])
+
+
+@every_dale
+def test_dales_law_stops_a_step_at_0_and_is_not_felt_elsewhere(model):
+    weight, theta = weights(), torch.full((RUNS, 1), 0.2, dtype=torch.float64)
+    plain, held = (
+        walked(dataclasses.replace(model, dale=dale), theta, weight, [induced(0)])[0][0] for dale in (False, True)
+    )
+    crossed = torch.sign(plain) != torch.sign(weight)
+    assert crossed.any()
+    torch.testing.assert_close(held, plain.masked_fill(crossed, 0.0), rtol=1e-14, atol=1e-16)
+
+
+@every_dale
+def test_a_weight_far_from_0_does_not_feel_dales_law(model):
+    weight, theta = weights().sign() * 5, torch.full((RUNS, 1), 0.01, dtype=torch.float64)
+    changes = [induced(step) for step in range(STEPS)]
+    plain, held = (walked(dataclasses.replace(model, dale=dale), theta, weight, changes)[0] for dale in (False, True))
+    for one, other in zip(plain, held, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-14, atol=0)
+
+
+def test_dales_law_does_not_hide_a_change_that_is_no_number():
+    change = Change(full=torch.full((RUNS, SIZE_OUT, SIZE_IN), torch.nan, dtype=torch.float64))
+    assert one_sided(change, weights(), True).tensor(weights()).isnan().all()
+
+
+def test_without_dales_law_a_change_stays_as_it_is_factored():
+    change = induced(0)
+    assert one_sided(change, weights(), False) is change
+
+
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
@@ -220,3 +274,12 @@ def test_soft_bounds_approach_the_bound_as_their_closed_form_says():
 def test_settings_that_make_no_sense_are_refused_with_a_sentence(build, sentence):
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+def test_adam_does_not_hide_a_change_that_is_not_a_number():
+    weight = torch.ones(1, 2, 2, dtype=torch.float64)
+    theta = torch.tensor([[0.1]], dtype=torch.float64)
+    change, _ = Adam().step(
+        theta, weight, Change(full=weight / 0 - weight / 0), 1.0, Adam().init(theta, weight), address()
+    )
+    assert change.tensor(weight).isnan().all()

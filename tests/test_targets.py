@@ -128,8 +128,8 @@ def test_targets_through_exact_inverses_are_gauss_newton_targets(credit):
     aim = 0.2 * scene.error
     for name in ("hidden2->output", "hidden1->hidden2", "input->hidden1"):
         target = name.partition("->")[2]
-        torch.testing.assert_close(moves[target], aim, rtol=0, atol=1e-12)
-        torch.testing.assert_close(moves[target], oracle[target], rtol=0, atol=1e-12)
+        torch.testing.assert_close(moves[target], aim, rtol=0, atol=1e-14)
+        torch.testing.assert_close(moves[target], oracle[target], rtol=0, atol=1e-14)
         aim = aim @ torch.linalg.inv(scene.weights[name]).transpose(1, 2)
 
 
@@ -139,7 +139,7 @@ def test_exact_inverses_have_nothing_to_learn(credit):
     before = dict(scene.weights)
     scene.follow(1, 1.0)
     for name, weight in scene.weights.items():
-        torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-11)
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-13)
 
 
 def square_oracle(scene):
@@ -187,23 +187,23 @@ def test_a_perfect_output_leaves_every_layer_at_rest_whatever_its_inverse_unless
         assert still == (credit.kind != "target_propagation")
 
 
-BACKWARDS = {"lee", "gauss_newton", "backprop"}
+BACKWARDS = {"hidden2->output": {"lee", "gauss_newton", "backprop"}, "hidden1->hidden2": {"gauss_newton", "backprop"}}
 
 
+@pytest.mark.parametrize("edge", BACKWARDS)
 @pytest.mark.parametrize(("name", "credit"), [*ALL.items(), ("backprop", Backprop())])
-def test_weights_of_the_output_are_felt_through_its_activity_alone_unless_the_kind_sends_through_them(name, credit):
+def test_weights_above_a_layer_are_felt_through_activity_alone_unless_the_kind_sends_through_them(name, credit, edge):
     scene = Scene(credit, tanh_chain())
-    last = scene.network.projections[-1]
+    projection = next(p for p in scene.network.projections if p.name == edge)
     before = heard_below(scene)
-    activity = scene.network.pre(last, scene.activity.rates)
+    activity = scene.network.pre(projection, scene.activity.rates)
     # a change of W that no event of the batch can tell: its rows are orthogonal to all activity below
     unseen = torch.eye(activity.shape[2], dtype=torch.float64) - torch.linalg.pinv(activity) @ activity
-    scene.weights[last.name] = scene.weights[last.name] + torch.bmm(
-        address("unseen", runs=RUNS).normal(3, activity.shape[2]), unseen
-    )
+    other = address("unseen", runs=RUNS).normal(scene.weights[edge].shape[1], activity.shape[2])
+    scene.weights[edge] = scene.weights[edge] + torch.bmm(other, unseen)
     after = heard_below(scene)
     changed = any(not torch.allclose(after[each], before[each], rtol=0, atol=1e-12) for each in before)
-    assert changed == (name in BACKWARDS)
+    assert changed == (name in BACKWARDS[edge])
 
 
 def heard_below(scene):
@@ -226,22 +226,52 @@ def test_feedback_learns_in_stages_of_its_own_before_the_forward_weights_change(
     assert set(scene.stage(2)) == {p.name for p in scene.network.projections}
 
 
-LOCAL = ("target_propagation", "simplified", "auxiliary")
-
-
-@pytest.mark.parametrize("name", [*LOCAL, *DIRECT])
-def test_reconstruction_gets_better_while_forward_weights_rest(name):
-    scene = Scene(ALL[name], tanh_chain(), events=100)
-    inverses = [p.name for p in scene.learner.plastic if p.role == "inverse"]
+def reconstruction_losses(scene):
+    """What the inverses of a scene descend, one after another, on noise that they do not learn from."""
+    if isinstance(scene.credit, DifferenceReconstructionLoss):
+        return [difference_reconstruction_loss(scene, lower, scene.weights) for lower in ("hidden1", "hidden2")]
     losses = []
+    for name, seen in scene.stage(0).items():
+        post, post_ref = seen.read("post"), seen.read("post_ref")
+        if isinstance(scene.credit, LocalDifferenceReconstruction):
+            back = torch.bmm(seen.read("pre"), scene.weights[name].transpose(1, 2))
+            losses.append((post_ref.square() / 2 - post * back).sum(-1).mean())
+        else:
+            losses.append(mse_loss(post_ref, post))
+    return losses
+
+
+PACE = {"local": (4, 0.05), "reconstruction": (60, 0.1)}  # stages and rate; the first is there in less than 60
+
+
+@pytest.mark.parametrize("name", [*LAYERWISE, *DIRECT])
+def test_reconstruction_gets_better_at_every_layer_while_forward_weights_rest(name):
+    scene, found = Scene(ALL[name], tanh_chain(), events=100), []
     for _ in range(4):
-        signals = scene.stage(0)
-        losses.append(
-            sum(float(mse_loss(signals[each].read("post_ref"), signals[each].read("post"))) for each in inverses)
-        )
-        scene.follow(60, 0.2)
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 0.9 * losses[0]
+        found.append(torch.stack(reconstruction_losses(scene)))
+        scene.follow(*PACE.get(name, (60, 0.2)))
+    losses = torch.stack(found)
+    assert (losses.diff(dim=0) < 0).all()
+    assert (losses[-1] < 0.9 * losses[0]).all()
+
+
+def difference_reconstruction_loss(scene, lower, weights):
+    """|h + xi - what comes back of it from the output|^2 / (2 sigma^2), summed over runs (Meulemans et al. 2020)."""
+    network, rates, sigma = scene.network, scene.activity.rates, 0.1
+    place = list(network.sizes).index(lower)
+    xi = sigma * scene.noise.at("xi", lower).normal(*rates[lower].shape[1:])
+    perturbed, drives = {lower: rates[lower] + xi}, {}
+    for projection in network.projections[place:]:
+        pre = network.pre(projection, perturbed)
+        drives[projection.target] = torch.bmm(pre, weights[projection.name].transpose(1, 2))
+        perturbed[projection.target] = network.rate(projection.target, drives[projection.target])
+    back = drives["output"]
+    for projection in reversed(network.projections[place:]):
+        upper = scene.activity.drives["output"] if projection.target == "output" else rates[projection.target]
+        matrix = weights[f"{projection.target}~>{projection.source}"].transpose(1, 2)
+        rebuilt = [torch.tanh(with_bias(each) @ matrix) for each in (back, upper)]
+        back = rates[projection.source] + rebuilt[0] - rebuilt[1]
+    return (rates[lower] + xi - back).square().sum(-1).mean(1).sum() / (2 * sigma**2)
 
 
 def test_inverses_keep_noise_or_remove_it():
@@ -307,26 +337,11 @@ def test_auxiliary_outputs_that_the_inverse_ignores_make_no_difference():
 
 def test_the_contrastive_rule_descends_the_difference_reconstruction_loss():
     scene = Scene(DifferenceReconstructionLoss(), tanh_chain((6, 5, 4, 4, 3)))
-    network, rates, sigma = scene.network, scene.activity.rates, 0.1
     signals = scene.stage(0)
-    for lower in ("hidden1", "hidden2", "hidden3"):
-        place = list(network.sizes).index(lower)
-        name = f"{network.projections[place].target}~>{lower}"
+    for lower, upper in (("hidden1", "hidden2"), ("hidden2", "hidden3"), ("hidden3", "output")):
+        name = f"{upper}~>{lower}"
         leaf = scene.weights[name].clone().requires_grad_()
-        weights = scene.weights | {name: leaf}
-        xi = sigma * scene.noise.at("xi", lower).normal(*rates[lower].shape[1:])
-        perturbed, drives = {lower: rates[lower] + xi}, {}
-        for projection in network.projections[place:]:
-            pre = network.pre(projection, perturbed)
-            drives[projection.target] = torch.bmm(pre, weights[projection.name].transpose(1, 2))
-            perturbed[projection.target] = network.rate(projection.target, drives[projection.target])
-        back = drives["output"]
-        for projection in reversed(network.projections[place:]):
-            upper = scene.activity.drives["output"] if projection.target == "output" else rates[projection.target]
-            matrix = weights[f"{projection.target}~>{projection.source}"].transpose(1, 2)
-            rebuilt = [torch.tanh(with_bias(each) @ matrix) for each in (back, upper)]
-            back = rates[projection.source] + rebuilt[0] - rebuilt[1]
-        loss = (rates[lower] + xi - back).square().sum(-1).mean(1).sum() / (2 * sigma**2)
+        loss = difference_reconstruction_loss(scene, lower, scene.weights | {name: leaf})
         (gradient,) = torch.autograd.grad(loss, leaf)
         change, _ = Contrastive().delta(scene.theta[:, :0], signals[name], {}, address("rule", runs=RUNS))
         torch.testing.assert_close(change.tensor(scene.weights[name]), -gradient, rtol=1e-9, atol=1e-10)

@@ -12,11 +12,13 @@ from building import Imitation, address, assert_states_close, flat, train
 from metarule.acceptance import TRIALS
 from metarule.inner import Runs
 from metarule.learner import Learner
+from metarule.loop import begun as started
+from metarule.loop import engine_for, generations
 from metarule.network import Network
 from metarule.params import starts
 from metarule.rules.linear import LinearRule
 from metarule.rules.terms import Terms
-from metarule.spec import from_table
+from metarule.spec import Search, from_table
 from metarule.synapses.sgd import Sgd
 from metarule.terms import TERMS
 from metarule.zoo import GROUPS, ZOO, algorithm
@@ -106,18 +108,23 @@ def test_a_linear_row_is_a_point_of_the_terms_family(name):
         torch.testing.assert_close(found[1][projection], change, rtol=1e-10, atol=1e-12)
 
 
-@every_row
-def test_a_row_can_be_named_in_a_search_file_searched_over_and_recorded(name):
-    row = ZOO[name]
-    search = from_table(
+def searched(name: str) -> Search:
+    """A short search over a row, from a file that names it."""
+    host = ZOO[name].host
+    return from_table(
         {
             "algorithm": name,
             "task": {"kind": "digits"},
-            "network": {"hidden": [5] * len(row.host.hidden if row.host.hidden is not None else (5, 4))},
+            "network": {"hidden": [5] * len(host.hidden if host.hidden is not None else (5, 4))},
             "inner": {"batch": 4, "steps": 2},
             "outer": {"kind": "cma_es", "candidates": 4, "generations": 1},
         }
     )
+
+
+@every_row
+def test_a_row_can_be_named_in_a_search_file_searched_over_and_recorded(name):
+    row, search = ZOO[name], searched(name)
     assert search.credit == row.credit
     assert search.rules == dict(row.rules)
     assert from_table(search.table()).table() == search.table()
@@ -130,6 +137,19 @@ def test_a_row_can_be_named_in_a_search_file_searched_over_and_recorded(name):
     recorded = {path for path in outcome.record.series if path.startswith("weights/")}
     assert recorded == {f"weights/{projection.name}" for projection in learner.projections}
     assert math.isfinite(float(outcome.loss))
+
+
+@every_row
+def test_an_outer_loop_asks_for_variants_of_a_row_and_hears_how_they_do(name):
+    search = searched(name)
+    outer = started(search)
+    (generation,) = generations(search, outer, 0, engine_for(search))
+    assert generation.loss.shape == (4, 1)
+    assert not generation.loss.isnan().any()
+    assert not generation.loss.isneginf().any()
+    assert len(generation.loss.unique()) > 1
+    assert torch.isfinite(generation.best).all()
+    assert not torch.equal(generation.best, starts(search.learner.params))
 
 
 def test_every_row_is_in_one_group():

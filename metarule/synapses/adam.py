@@ -9,7 +9,7 @@ import torch
 from metarule.params import Param
 from metarule.signals import Change
 from metarule.synapses.base import SynapseModel
-from metarule.synapses.constraints import RATE, bounded, checked, decayed
+from metarule.synapses.constraints import RATE, bounded, checked, decayed, one_sided
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Adam(SynapseModel):
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     bound: float | None = None
+    dale: bool = False
 
     def __post_init__(self) -> None:
         checked("synapse", self.weight_decay, self.bound)
@@ -48,8 +49,9 @@ class Adam(SynapseModel):
         step = state["step"] + 1
         mean = self.beta1 * state["mean"] + (1 - self.beta1) * current
         square = self.beta2 * state["square"] + (1 - self.beta2) * current * current
-        moved = square > 0
+        moved = square != 0  # nan is not 0: a diverged run must not look calm
         root = torch.where(moved, square, torch.ones_like(square)).sqrt() / (1 - self.beta2**step).sqrt()
         quotient = torch.where(moved, mean, torch.zeros_like(mean)) / (1 - self.beta1**step) / (root + self.epsilon)
         state = {"mean": mean, "square": square, "step": step}
-        return bounded(Change(full=theta[:, :1, None] * rate * quotient), weight, self.bound), state
+        change = bounded(Change(full=theta[:, :1, None] * rate * quotient), weight, self.bound)
+        return one_sided(change, weight, self.dale), state

@@ -1,4 +1,4 @@
-"""Options that every synapse model offers: weight decay on the way in, soft bounds on the way out."""
+"""Options that plain synapse models offer: weight decay on the way in, soft bounds and Dale's law on the way out."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def bounded(change: Change, weight: Tensor, bound: float | None) -> Change:
     # a step larger than the room would leap over the bound
     target = (weight + step * room.clamp(min=0)).clamp(-bound, bound)
     return Change(full=target - weight)
+
+
+def one_sided(change: Change, weight: Tensor, dale: bool) -> Change:
+    """Dale's law: a step that would carry w over 0 ends there, and a weight at 0 stays (Amit, Wong and Campbell, 1989).
+
+    So does a bias that starts at 0.
+    """
+    if not dale:
+        return change
+    step = change.tensor(weight)
+    # <= and not >: what is no number stays none, and is noticed
+    crosses = torch.sign(weight) * (weight + step) <= 0
+    return Change(full=torch.where(crosses, -weight, step))

@@ -9,7 +9,7 @@ import torch
 from metarule.params import Param
 from metarule.signals import Change
 from metarule.synapses.base import SynapseModel
-from metarule.synapses.constraints import RATE, bounded, checked, decayed
+from metarule.synapses.constraints import RATE, bounded, checked, decayed, one_sided
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Momentum(SynapseModel):
     nesterov: bool = False
     weight_decay: float = 0.0
     bound: float | None = None
+    dale: bool = False
 
     def __post_init__(self) -> None:
         checked("synapse", self.weight_decay, self.bound)
@@ -40,4 +41,5 @@ class Momentum(SynapseModel):
         current = decayed(change, weight, self.weight_decay).tensor(weight)
         velocity = self.momentum * state["velocity"] + current
         ahead = current + self.momentum * velocity if self.nesterov else velocity
-        return bounded(Change(full=theta[:, :1, None] * rate * ahead), weight, self.bound), {"velocity": velocity}
+        change = bounded(Change(full=theta[:, :1, None] * rate * ahead), weight, self.bound)
+        return one_sided(change, weight, self.dale), {"velocity": velocity}
