@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 from building import address
-from gradients import RUNS, changes, cosine, feedforward, relative, world
+from gradients import EVENTS, RUNS, changes, cosine, feedforward, relative, world
 from test_credit import LOSSES, branching
 
 from metarule.credit.backprop import Backprop
@@ -16,7 +16,7 @@ from metarule.credit.predictive_coding import PredictiveCoding, mismatch, moved
 from metarule.credit.settling import Circuit, depths
 from metarule.credit.zero_divergence_inference import ZeroDivergenceInference
 from metarule.learner import ANY, Learner
-from metarule.network import Network
+from metarule.network import Network, Population, Projection
 from metarule.rules.textbook import Delta
 from metarule.synapses.sgd import Sgd
 
@@ -36,7 +36,8 @@ def test_fixed_predictive_coding_converges_to_backprop_at_small_rates(network):
     weights, batch = world(network)
     expected = feedforward(network, weights, batch)
     errors = [relative(changes(PredictiveCoding(steps=n), network, weights, batch), expected) for n in (20, 100, 300)]
-    assert errors[0] > 1e-2 > errors[1] > 1e-10 > errors[2]
+    assert all(error <= most for error, most in zip(errors, (0.68, 2e-3, 1e-11), strict=True))
+    assert errors[0] > 1e-2
 
 
 @every_graph
@@ -54,6 +55,36 @@ def test_zero_divergence_inference_is_backprop_one_population_after_another(netw
         weights |= {name: torch.full_like(weights[name], torch.nan) for name in signals}  # nothing later reads them
     assert order == sorted(order)
     assert state == {}
+
+
+def level() -> Network:
+    """Branches that meet, all ways from a population to the output of one length."""
+    sizes = {"input": 6, "left": 5, "right": 4, "top": 4, "output": 3}
+    activations = {"left": "tanh", "right": "sigmoid", "top": "tanh"}
+    edges = [("input", "left"), ("input", "right"), ("left", "top"), ("right", "top"), ("top", "output")]
+    return Network(
+        tuple(Population(name, size, activations.get(name, "linear")) for name, size in sizes.items()),
+        tuple(Projection(f"{a}->{b}", a, b, bias=True) for a, b in edges),
+    )
+
+
+@pytest.mark.parametrize("network", [deep, level()], ids=["chain", "level branches"])
+def test_zero_divergence_inference_is_strict_inference_at_rate_1_read_where_values_below_have_not_moved(network):
+    weights, batch = world(network)
+    expected = feedforward(network, weights, batch)
+    short_cut = changes(ZeroDivergenceInference(), network, weights, batch)
+    forward, depth = network.forward(weights, batch.x).rates, depths(network)
+    circuit, one = Circuit.around(network, weights, batch.x), torch.tensor(1.0, dtype=torch.float64)
+    values, inferred = forward | {network.output_name: batch.y}, dict.fromkeys(weights, torch.empty(0))
+    for step in range(depth[network.input_name]):
+        found = mismatch(circuit, values, one)
+        for p in network.projections:
+            if depth[p.target] == step:
+                inferred[p.name] = found.errors[p.target].transpose(1, 2) @ network.pre(p, values) / EVENTS
+        values = moved(circuit, values, found, one)
+    assert all(not torch.allclose(values[p.name], forward[p.name], atol=1e-3) for p in network.populations[1:])
+    assert relative(inferred, expected) < 1e-10
+    assert relative(inferred, short_cut) < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["fixed", "strict"])
@@ -80,9 +111,10 @@ def test_strict_predictive_coding_tends_to_backprop_as_the_output_loses_precisio
         precision: changes(PredictiveCoding("strict", 200), network, weights, batch, precision=precision)
         for precision in (1.0, 0.1, 0.01)
     }
-    misses = [1 - cosine(change, expected) for change in found.values()]
-    assert misses == sorted(misses, reverse=True)
-    assert misses[-1] < 1 - 0.9989
+    cosines = [cosine(change, expected) for change in found.values()]
+    assert cosines == sorted(cosines)
+    assert cosines[1] > 0.88
+    assert cosines[2] > 0.9989
 
 
 @every_graph

@@ -15,7 +15,8 @@ class ContinuousUpdate(EnergyPhases):
     """After the free phase each nudged sweep is a stage: post against post_ref, a sweep ago; reward = 1 / beta.
 
     dW = reward (post - post_ref) pre^T is spike-timing-dependent plasticity in rates. With post_ref (pre - pre_ref)^T
-    added, the stages sum to one-sided equilibrium propagation where W waits. Raises ValueError on fewer than one step.
+    added, the stages sum to one-sided equilibrium propagation where W waits.
+    Raises ValueError on fewer than one step, a relaxation outside (0, 2), a `tolerance` not kept.
     """
 
     kind = "continuous_update"
@@ -25,6 +26,8 @@ class ContinuousUpdate(EnergyPhases):
 
     free_steps: int = 40
     taught_steps: int = 2
+    relaxation: float = 1.6
+    tolerance: float | None = None
 
     @property
     def params(self):
@@ -35,8 +38,8 @@ class ContinuousUpdate(EnergyPhases):
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
         beta = theta[:, :1, None]
-        before = Activity(**state) if k else self.free(theta, network, weights, batch.x)
         circuit = self.circuit(theta, network, weights, batch.x)
+        before = Activity(**state) if k else self.free(circuit, weights, batch.x)
         after = settle(circuit, before, 1, Nudge(beta, target_of(batch)))
         scales = dict.fromkeys(network.sizes, 1 / beta)
         signals = phase_signals(network, weights, after.rates, before.rates, scales, wanted)

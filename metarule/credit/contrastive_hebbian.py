@@ -16,15 +16,17 @@ class ContrastiveHebbian(EnergyPhases):
 
     reward = gamma^(l - L): with rule `scaled_contrastive` this is backprop as gamma -> 0. On a graph L - l counts the
     projections of the longest way up, and feedback that skips levels is weakened by as many powers of gamma.
-    Raises ValueError on fewer than one step.
+    Raises ValueError on fewer than one step, a relaxation outside (0, 2), a `tolerance` not kept.
     """
 
     kind = "contrastive_hebbian"
     source = "Xie and Seung 2003; O'Reilly 1996"
     not_local = "Activity comes down through the transposed forward weights; two phases have to be kept apart."
 
-    free_steps: int = 5
+    free_steps: int = 8
     taught_steps: int = 5
+    relaxation: float = 1.0
+    tolerance: float | None = None
 
     @property
     def params(self):
@@ -38,9 +40,9 @@ class ContrastiveHebbian(EnergyPhases):
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
         top, target = network.output_name, target_of(batch)
         circuit = self.circuit(theta, network, weights, batch.x)
-        free = settle(circuit, network.forward(weights, batch.x), self.free_steps)
+        free = self.free(circuit, weights, batch.x)
         shown = free._replace(rates=free.rates | {top: target})
-        clamped = settle(circuit, shown, self.taught_steps, clamped=(top,))
+        clamped = settle(circuit, shown, self.taught_steps, clamped=(top,), relaxation=self.relaxation)
         gamma = theta[:, :1, None]
         scales = {name: gamma**-depth for name, depth in depths(network).items()}
         return phase_signals(network, weights, clamped.rates, free.rates, scales, wanted), state

@@ -18,7 +18,7 @@ BETA = Param("beta", start=0.1, log=True)
 """How hard the output is nudged."""
 
 HOSTS = {"activation": ("sigmoid", "tanh"), "output": ("sigmoid", "linear")}
-"""Networks whose settled rates are the minimum of an energy with the cost |target - output|^2 / 2."""
+"""Networks whose rates at rest are a minimum of an energy with the cost |target - output|^2 / 2."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class EquilibriumPropagation(EnergyPhases):
     """s_l <- f(W_l s_{l-1} + W_{l+1}^T s_{l+1}), the output's drive nudged by beta (target - s_L).
 
     reward = 1 / difference of betas: with rule `scaled_contrastive`, minus the gradient of |target - s_L|^2 / 2 at the
-    fixed point. "one_sided", nudged against free, is off by O(beta); "random_sign" is the same with +-beta, drawn per
-    step; "symmetric", +beta against -beta, is off by O(beta^2).
-    Raises ValueError on an unknown nudge or fewer than one step.
+    point of rest, as far as both phases come to rest. "one_sided", nudged against free, is off by O(beta);
+    "random_sign" is the same with +-beta, drawn per step; "symmetric", +beta against -beta, is off by O(beta^2).
+    Raises ValueError on an unknown nudge, fewer than one step, a relaxation outside (0, 2), a `tolerance` not kept.
     """
 
     kind = "equilibrium_propagation"
@@ -38,7 +38,9 @@ class EquilibriumPropagation(EnergyPhases):
 
     nudge: str = "symmetric"
     free_steps: int = 40
-    taught_steps: int = 6
+    taught_steps: int = 12
+    relaxation: float = 1.6
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,22 +53,24 @@ class EquilibriumPropagation(EnergyPhases):
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
         beta, target = theta[:, :1, None], target_of(batch)
-        free = self.free(theta, network, weights, batch.x)
+        circuit = self.circuit(theta, network, weights, batch.x)
+        free = self.free(circuit, weights, batch.x)
         if self.nudge == "symmetric":
             # both signs side by side, as events of one batch
             beta = beta.expand(-1, target.shape[1], 1)
             betas = torch.cat((beta, -beta), dim=1)
             nudge = Nudge(betas, torch.cat((target, target), dim=1))
             circuit = self.circuit(theta, network, weights, torch.cat((batch.x, batch.x), dim=1))
-            nudged = settle(circuit, _twice(free), self.taught_steps, nudge).rates
+            nudged = settle(circuit, _twice(free), self.taught_steps, nudge, relaxation=self.relaxation).rates
             halves = {name: rate.chunk(2, dim=1) for name, rate in nudged.items()}
             taught, reference = ({name: half[side] for name, half in halves.items()} for side in (0, 1))
             scale = 0.5 / beta[:, :1]
         else:
             if self.nudge == "random_sign":
                 beta = torch.where(noise.at("sign").uniform(1, 1) < 0.5, -beta, beta)
-            circuit = self.circuit(theta, network, weights, batch.x)
-            taught, reference = settle(circuit, free, self.taught_steps, Nudge(beta, target)).rates, free.rates
+            nudge = Nudge(beta, target)
+            taught = settle(circuit, free, self.taught_steps, nudge, relaxation=self.relaxation).rates
+            reference = free.rates
             scale = 1 / beta
         return phase_signals(network, weights, taught, reference, dict.fromkeys(network.sizes, scale), wanted), state
 

@@ -16,8 +16,9 @@ from metarule.network import Activity
 class ZeroDivergenceInference(CreditAssignment):
     """Strict predictive coding at rate 1 from the feedforward pass; W_l changes at step L - l, and equals backprop's.
 
-    Up to that step the values below still are their predictions, and the error is f' W_{l+1}^T error_{l+1}. Each step
-    is a stage; where ways to the output differ in length, a population changes when the longest has delivered.
+    Inference is short-cut: up to step L - l no value below l has moved, v_l has by W_{l+1}^T error_{l+1}, so its error
+    is f' times that, and values need not be kept. Each step is a stage. Where ways to the output differ in length
+    errors wait for the longest, as relays along the shorter ways would make them: strict inference has none.
     """
 
     kind = "zero_divergence_inference"

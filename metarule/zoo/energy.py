@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from metarule.credit.continuous_update import ContinuousUpdate
 from metarule.credit.contrastive_hebbian import ContrastiveHebbian
 from metarule.credit.equilibrium_propagation import EquilibriumPropagation
@@ -12,20 +14,21 @@ from metarule.learner import ANY
 from metarule.rules.textbook import DifferentialHebb, ScaledContrastive
 from metarule.synapses.adam import Adam
 from metarule.synapses.momentum import Momentum
+from metarule.synapses.sgd import Sgd
 from metarule.zoo.base import Algorithm, Host
 
-_SETTLED = Host(activation="tanh", output={"softmax": "linear"}, init_scale=0.5, epochs=20)
+_SETTLED = Host(activation="tanh", output={"softmax": "linear"}, init_scale=0.35, epochs=20)
 
 
-def _equilibrium(source: str, summary: str, nudge: str, beta: float) -> Algorithm:
+def _equilibrium(source: str, summary: str, nudge: str, rate: float, beta: float, epochs: int = 20) -> Algorithm:
     return Algorithm(
         source,
         summary,
         EquilibriumPropagation(nudge),
         {"forward": ScaledContrastive()},
         {ANY: Adam()},
-        values={"synapse.rate": 3e-3, "credit.beta": beta},
-        host=_SETTLED,
+        values={"synapse.rate": rate, "credit.beta": beta},
+        host=replace(_SETTLED, epochs=epochs),
     )
 
 
@@ -68,21 +71,21 @@ ENERGY: dict[str, Algorithm] = {
         values={"synapse.rate": 0.03, "credit.gamma": 0.03},
     ),
     "equilibrium_propagation_one_sided": _equilibrium(
-        "Scellier and Bengio 2017", "the nudged phase against the free one", "one_sided", 0.3
+        "Scellier and Bengio 2017", "the nudged phase against the free one", "one_sided", 3e-3, 0.1
     ),
     "equilibrium_propagation_random_sign": _equilibrium(
-        "Scellier and Bengio 2017", "the sign of the nudge is drawn per step", "random_sign", 0.15
+        "Scellier and Bengio 2017", "the sign of the nudge is drawn per step", "random_sign", 2e-3, 0.2, epochs=40
     ),
     "equilibrium_propagation": _equilibrium(
-        "Laborieux et al. 2021", "nudged one way against nudged the other", "symmetric", 0.2
+        "Laborieux et al. 2021", "nudged one way against nudged the other", "symmetric", 3e-3, 0.1
     ),
     "continuous_update": Algorithm(
         "Bengio et al. 2017",
         "pre times the change of post, at every moment of the nudged phase",
         ContinuousUpdate(),
         {"forward": DifferentialHebb()},
-        {ANY: Momentum(weight_decay=1e-2)},
-        values={"synapse.rate": 2e-3, "credit.beta": 0.5},
-        host=_SETTLED,
+        {ANY: Sgd(weight_decay=1e-3)},
+        values={"synapse.rate": 0.03, "credit.beta": 0.2},
+        host=replace(_SETTLED, epochs=40),
     ),
 }
