@@ -70,7 +70,7 @@ GATES: dict[str, Gate] = {
     "continuous_update": Gate(hidden=True),
     "segregated_dendrites": Gate(0.969, None, None, hidden=True, control=True),
     "microcircuit": Gate(0.956, None, None, hidden=True),
-    "microcircuit_random": Gate(0.939, hidden=True),
+    "microcircuit_random": Gate(0.939, hidden=True, control=True),
     "microcircuit_continuous": Gate(hidden=True),
     "burstprop": Gate(0.966, None, None, hidden=True),
     "burst_ccn": Gate(0.967, None, None, hidden=True),

@@ -26,12 +26,18 @@ class ContinuousMicrocircuit(Microcircuit):
     Interneurons: du_I/dt = -leak u_I + dendritic (v_I - u_I) + nudge (u_above - u_I), v_I = W_IP phi(u). At the output
     nudge (target - u) stands for the apical term while it is taught. v_hat is the potential that v_B alone would hold.
     A batch is `lateral_stages` presentations of `duration` steps without a teacher, in which W_IP and W_PI learn, then
-    one with it, in which W learns; gain undoes how much weaker teaching arrives from layer to layer.
+    one with it, in which W learns; gain undoes how much weaker teaching arrives from layer to layer. Lateral weights
+    reach the self-predicting state only along directions in which rates vary: in a network of sigmoid units near 1/2
+    they cancel the mean of what comes from above, and what the teacher adds to it arrives distorted. Teaching goes down
+    one layer per step, so `duration` is at least the number of layers above the input.
     """
 
     kind = "continuous_microcircuit"
     source = "Sacramento et al. 2018"
-    not_local = "Top-down weights start as the transpose of the forward ones; lateral ones learn before teaching."
+    not_local = (
+        "With feedback = 'transposed' top-down weights start as the transpose of the forward ones; with "
+        "self_predicting lateral ones start as copies. Presentations without and with a teacher have to be told apart."
+    )
 
     feedback: str = "transposed"
     self_predicting: bool = False
@@ -42,7 +48,7 @@ class ContinuousMicrocircuit(Microcircuit):
     apical: float = 0.8
     dendritic: float = 1.0
     dt: float = 0.5
-    duration: int = 6
+    duration: int = 4
     lateral_stages: int = 1
 
     def __post_init__(self) -> None:

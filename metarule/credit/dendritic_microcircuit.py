@@ -21,7 +21,10 @@ class DendriticMicrocircuit(Microcircuit):
 
     kind = "dendritic_microcircuit"
     source = "Sacramento et al. 2018"
-    not_local = "Top-down weights start as the transpose of the forward ones; the sweep down waits for the sweep up."
+    not_local = (
+        "With feedback = 'transposed' top-down weights start as the transpose of the forward ones; with "
+        "self_predicting lateral ones start as copies. The sweep down waits for the sweep up."
+    )
 
     feedback: str = "transposed"
     self_predicting: bool = True

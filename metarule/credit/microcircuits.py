@@ -19,7 +19,7 @@ from metarule.network import Activity, Network, Projection
 from metarule.signals import Batch, Signals
 
 FEEDBACK = ("random", "transposed")
-"""Where W_down starts; it is fixed."""
+"""How W_down is drawn: at random, or as the transpose of the forward weights it runs against; it stays as it was."""
 
 
 class Microcircuit(CreditAssignment):

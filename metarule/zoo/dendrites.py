@@ -13,6 +13,8 @@ from metarule.synapses.adam import Adam
 from metarule.synapses.sgd import Sgd
 from metarule.zoo.base import Algorithm, Host
 
+_MICROCIRCUIT = {"forward": Difference(), "interneuron": Difference(), "lateral": Delta()}
+_RATES = {"synapse.rate": 3e-3, "synapse.interneuron.rate": 1e-2, "synapse.lateral.rate": 1e-2}
 _LOGISTIC = Host(activation="sigmoid", output={"softmax": "sigmoid", "linear": "sigmoid"})
 
 DENDRITES: dict[str, Algorithm] = {
@@ -27,21 +29,30 @@ DENDRITES: dict[str, Algorithm] = {
     ),
     "microcircuit": Algorithm(
         "Sacramento et al. 2018",
-        "interneurons cancel what is expected from above; what is left of it teaches",
+        "interneurons cancel what is expected from above; what is left of it teaches; feedback starts as W^T",
         DendriticMicrocircuit(),
-        {"forward": Difference(), "interneuron": Difference(), "lateral": Delta()},
+        _MICROCIRCUIT,
         {ANY: Adam(), "interneuron": Adam(), "lateral": Sgd()},
-        {"synapse.rate": 3e-3, "synapse.interneuron.rate": 1e-2, "synapse.lateral.rate": 1e-2},
+        _RATES,
+        host=Host(output={"softmax": "sigmoid"}),
+    ),
+    "microcircuit_random": Algorithm(
+        "Sacramento et al. 2018",
+        "the same with fixed random feedback",
+        DendriticMicrocircuit(feedback="random"),
+        _MICROCIRCUIT,
+        {ANY: Adam(), "interneuron": Adam(), "lateral": Sgd()},
+        _RATES,
         host=Host(output={"softmax": "sigmoid"}),
     ),
     "microcircuit_continuous": Algorithm(
         "Sacramento et al. 2018",
-        "the same in continuous time, with lateral inhibition that is learned from random weights",
+        "the circuit in continuous time, feedback from W^T, lateral inhibition learned from random weights",
         ContinuousMicrocircuit(),
-        {"forward": Difference(), "interneuron": Difference(), "lateral": Delta()},
+        _MICROCIRCUIT,
         {ANY: Adam(), "interneuron": Adam(), "lateral": Adam()},
-        {"synapse.rate": 3e-3, "synapse.interneuron.rate": 1e-2, "synapse.lateral.rate": 1e-2},
-        host=Host(output={"softmax": "sigmoid"}),
+        _RATES,
+        host=Host(output={"softmax": "linear", "linear": "sigmoid"}),
     ),
     "burstprop": Algorithm(
         "Payeur et al. 2021",
