@@ -84,6 +84,7 @@ def result_table(rows: Rows) -> list[str]:
         own = [cells.get((name, task)) for task in ("digits", "frozen", "autoencoder")]
         first = next(row for row in own if row)
         turn = " → ".join("–" if value is None else f"{value:.0f}°" for value in first["angle"].values())
+        turn = "–" if set(first["angle"].values()) == {None} else turn
         lines.append(f"| {name} | {' | '.join(map(_cell, own))} | {turn} | {first['cost']:.1f} |")
     return lines
 
