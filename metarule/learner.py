@@ -156,9 +156,9 @@ class Learner:
     def _all_params(self) -> tuple[Param, ...]:
         params = [param.renamed("credit") for param in self.credit.params]
         for key, rule in sorted(self.rules.items()):  # theta's columns do not depend on how a table was written
-            params += [param.renamed(_owner("rule", key)) for param in rule.params]
+            params += [param.renamed(owner_of("rule", key)) for param in rule.params]
         for key, synapse in sorted(self._serving.items()):
-            params += [param.renamed(_owner("synapse", key)) for param in synapse.params]
+            params += [param.renamed(owner_of("synapse", key)) for param in synapse.params]
         return tuple(replace(param, start=self.start.get(param.name, param.start)) for param in params)
 
     @functools.cached_property
@@ -167,7 +167,7 @@ class Learner:
         values = dict(self.fixed)
         for key, synapse in self._serving.items():
             served = [self.rules[self.rule_key(p) or ANY] for p in self.plastic if self.synapse_key(p) == key]
-            name = f"{_owner('synapse', key)}.rate"
+            name = f"{owner_of('synapse', key)}.rate"
             if synapse.owns_scale or name in values or not any(rule.params for rule in served):
                 continue
             if not all(rule.params for rule in served):
@@ -199,8 +199,8 @@ class Learner:
 
         return Columns(
             rows("credit", self.credit.params),
-            {key: rows(_owner("rule", key), rule.params) for key, rule in self.rules.items()},
-            {key: rows(_owner("synapse", key), synapse.params) for key, synapse in self._serving.items()},
+            {key: rows(owner_of("rule", key), rule.params) for key, rule in self.rules.items()},
+            {key: rows(owner_of("synapse", key), synapse.params) for key, synapse in self._serving.items()},
         )
 
     def init(self, columns: Columns, noise: Noise) -> State:
@@ -252,5 +252,6 @@ class Learner:
         }
 
 
-def _owner(part: str, key: str) -> str:
+def owner_of(part: str, key: str) -> str:
+    """How the parameters of a rule or synapse model begin: "rule.forward", or "synapse" where it serves any."""
     return part if key == ANY else f"{part}.{key}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metarule.learner import ANY
+from metarule.learner import ANY, owner_of
 from metarule.plugins import SpecError, plug, table_of
 from metarule.zoo import Algorithm, algorithm
 
@@ -39,13 +39,21 @@ def _keyed(
     own: dict[str, Any], one: str, many: str, default: str, given: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """The row's rules or synapse models by key, with what the file says of them taken out of `own`."""
-    said = dict(own.pop(many, {}))
-    if one in own:
-        if default in said:
-            raise SpecError(f"[{one}] and [{many}.{default}] say the same thing twice; keep one")
-        said[default] = own.pop(one)
+    said = keyed(own, one, many, default)
+    own.pop(one, None)
+    own.pop(many, None)
     written = {key: table_of(part) for key, part in given.items()}
     return written | {key: _merged(one, written.get(key, {}), part) for key, part in said.items()}
+
+
+def keyed(table: Mapping[str, Any], one: str, many: str, default: str) -> dict[str, Any]:
+    """What a table says under [one], as its `default` key, and under [many.KEY]; SpecError where it says both."""
+    found = {default: table[one]} if one in table else {}
+    for key, part in table.get(many, {}).items():
+        if key in found:
+            raise SpecError(f"[{one}] and [{many}.{key}] say the same thing twice; keep one")
+        found[key] = part
+    return found
 
 
 def _merged(room: str, written: Mapping[str, Any], said: Any) -> dict[str, Any]:
@@ -58,20 +66,16 @@ def _merged(room: str, written: Mapping[str, Any], said: Any) -> dict[str, Any]:
 def _kept(row: Algorithm, credit: Mapping[str, Any], rules: Mapping[str, Any], synapses: Mapping[str, Any]) -> Any:
     """The row's numbers whose part still has them: the same kind, and a parameter of that name."""
     before: dict[str, Any] = {"credit": row.credit}
-    before |= {_owner("rule", key): part for key, part in row.rules.items()}
-    before |= {_owner("synapse", key): part for key, part in row.synapses.items()}
-    after = dict(credit) | {_owner("rule", key): part for key, part in rules.items()}
-    after |= {_owner("synapse", key): part for key, part in synapses.items()}
+    before |= {owner_of("rule", key): part for key, part in row.rules.items()}
+    before |= {owner_of("synapse", key): part for key, part in row.synapses.items()}
+    after = dict(credit) | {owner_of("rule", key): part for key, part in rules.items()}
+    after |= {owner_of("synapse", key): part for key, part in synapses.items()}
     names = set()
     for owner, part in after.items():
         if owner in before and part.get("kind") == before[owner].kind:
             built = plug(owner.partition(".")[0], part, owner)
             names |= {f"{owner}.{param.name}" for param in built.params}
     return {name: value for name, value in row.values.items() if name in names}
-
-
-def _owner(room: str, key: str) -> str:
-    return room if key == ANY else f"{room}.{key}"
 
 
 def _network(row: Algorithm, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from metarule.collect import unknown
 from metarule.credit import CreditAssignment
 from metarule.inner import ENGINES
 from metarule.learner import ANY, Learner
-from metarule.named_row import flat, written_out
+from metarule.named_row import flat, keyed, written_out
 from metarule.network import Network, Population, Projection
 from metarule.outer import OuterLoop
 from metarule.plugins import SpecError, build, load_installed, load_plugin, plug, settings, table_of
@@ -265,8 +265,8 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
     for name in ("task", "outer"):
         if name not in table:
             raise SpecError(f"the search file has no [{name}]; it needs at least [task], [rule] and [outer]")
-    rules = _keyed(table, "rule", "rules", "forward")
-    synapses = {ANY: {"kind": "sgd"}, **_keyed(table, "synapse", "synapses", ANY)}
+    rules = keyed(table, "rule", "rules", "forward")
+    synapses = {ANY: {"kind": "sgd"}, **keyed(table, "synapse", "synapses", ANY)}
     if not rules:
         raise SpecError("the search file has no [rule]; it needs at least [task], [rule] and [outer]")
     outer = dict(table["outer"])
@@ -318,15 +318,6 @@ def _check(search: Search) -> None:
     trial = copy.copy(search.outer)
     trial.start(learner.params, len(search.objectives))
     trial.ask(min(search.budget.candidates, PROBE), noise_for([("check",)]))
-
-
-def _keyed(table: dict[str, Any], one: str, many: str, default: str) -> dict[str, Any]:
-    found = {default: table[one]} if one in table else {}
-    for key, part in table.get(many, {}).items():
-        if key in found:
-            raise SpecError(f"[{one}] and [{many}.{key}] say the same thing twice; keep one")
-        found[key] = part
-    return found
 
 
 def _owned(parts: dict[str, Any], one: str) -> dict[str, tuple[Any, str]]:

@@ -97,8 +97,7 @@ def test_a_linear_row_is_a_point_of_the_terms_family(name):
         rules[key] = Terms(names, normalise=False)
         numbers = [row.values.get(f"rule.{key}.{n}", 0.0) for n in names] if rule.params else [1.0] * len(names)
         start |= {f"rule.{key}.{n}": number for n, number in zip(names, numbers, strict=True)}
-    if not any(isinstance(rule, LinearRule) for rule in row.rules.values()):
-        pytest.skip(f"no rule of {name} is a list of terms")
+    assert any(isinstance(rule, LinearRule) for rule in row.rules.values())
     again = Learner(own.network, own.credit, rules, {key: Sgd() for key in rules}, start=start)
     found = []
     for learner in (own, again):
