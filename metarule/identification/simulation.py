@@ -1,0 +1,255 @@
+"""Simulate rules x architectures x data x step sizes as recordings, in blocks of networks that learn side by side.
+
+Step sizes are drawn as *effective* ones: each network's rate is set so that its weights move by a drawn fraction of
+their length in its first updates, the same distribution for every rule, so that how fast weights change does not tell
+the rule. No two networks share a seed, whatever their rule.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarule.block import Block, World
+from metarule.collect import unknown
+from metarule.identification.recording import Recording
+from metarule.identification.reference import REFERENCE
+from metarule.learner import Learner
+from metarule.network import Network
+from metarule.nonlinearities import NONLINEARITIES
+from metarule.params import starts
+from metarule.plugins import SpecError, build
+from metarule.rng import noise_for, seed_number
+from metarule.tasks import Task
+from metarule.tasks.digits import Digits
+from metarule.tasks.teacher import Teacher
+from metarule.zoo import Algorithm
+
+TRIAL = 20
+"""Updates over which a rate's effect is measured, and to which a drawn displacement refers."""
+
+TIMID = 0.1
+"""Fraction of a row's own rate that the effect is measured at."""
+
+DATA: dict[str, Task] = {
+    "digits": Digits(),
+    "teacher": Teacher(inputs=64, hidden=(32,), outputs=10, problem="classification"),
+    "mnist": Digits(images="mnist"),
+}
+"""Data sets by name; all are classified by a softmax output."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is simulated: every rule on every task x hidden layers, `blocks` times `runs` networks each.
+
+    Per block an activation, an initial scale and a batch size are drawn, the same for every rule; per network the
+    `displacement` |W(20) - W(0)| / |W(0)|, log-uniform. A recording has `bursts` of `burst` consecutive snapshots,
+    spread over `updates`, each with the batch of the update that follows and `probes` stimuli that are the same
+    throughout. Raises ValueError on unknown names and on numbers out of range.
+    """
+
+    rules: tuple[str, ...] = tuple(REFERENCE)
+    tasks: tuple[str, ...] = ("digits", "teacher")
+    hidden: tuple[tuple[int, ...], ...] = ((24,), (32,), (48,), (64,), (24, 24), (32, 32), (48, 48), (64, 64))
+    activation: tuple[str, ...] = ("tanh",)
+    init_scale: tuple[float, ...] = (0.5, 1.0, 1.5)
+    batch: tuple[int, ...] = (8, 16, 24)
+    displacement: tuple[float, float] = (0.02, 0.2)
+    blocks: int = 2
+    runs: int = 4
+    updates: int = 240
+    bursts: int = 7
+    burst: int = 3
+    probes: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for owner, given, allowed in (
+            ("rules", self.rules, REFERENCE),
+            ("tasks", self.tasks, DATA),
+            ("activation", self.activation, NONLINEARITIES),
+        ):
+            for name in given:
+                if name not in allowed:
+                    raise ValueError(unknown(f"simulation.{owner}", name, allowed))
+            if not given:
+                raise ValueError(f"simulation.{owner} is empty; name at least one")
+        if not 0 < self.displacement[0] <= self.displacement[1]:
+            raise ValueError(f"simulation.displacement = {list(self.displacement)} must be two rising positive numbers")
+        for owner in ("blocks", "runs", "bursts", "updates"):
+            if getattr(self, owner) < 1:
+                raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 1")
+        if self.burst < 2:
+            raise ValueError(f"simulation.burst = {self.burst} must be at least 2: one update lies between two")
+        if self.burst * self.bursts > self.updates + self.burst:
+            raise ValueError(
+                f"simulation.updates = {self.updates} leaves no room for {self.bursts} bursts of {self.burst}; raise it"
+            )
+
+    @property
+    def times(self) -> tuple[range, ...]:
+        """The snapshots of every burst, in updates."""
+        firsts = np.linspace(0, self.updates, self.bursts).round().astype(int).tolist()
+        return tuple(range(first, first + self.burst) for first in firsts)
+
+    def jobs(self) -> list[Job]:
+        """Every block of networks, a value that a worker can be handed."""
+        cells = itertools.product(self.rules, self.tasks, self.hidden, range(self.blocks))
+        return [Job(self, *cell) for cell in cells]
+
+    @property
+    def networks(self) -> int:
+        """Networks in all."""
+        return len(self.rules) * len(self.tasks) * len(self.hidden) * self.blocks * self.runs
+
+
+class Job(NamedTuple):
+    """One rule on one task and architecture: `simulation.runs` networks that learn side by side."""
+
+    simulation: Simulation
+    rule: str
+    task: str
+    hidden: tuple[int, ...]
+    block: int
+
+
+def read(path: Path) -> Simulation:
+    """The [simulation] of a TOML file; raises SpecError where it cannot be read or is wrong."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path} is not valid TOML: {error}") from error
+    extra = sorted(set(table) - {"simulation"})
+    if extra or "simulation" not in table:
+        found = f"found {', '.join(extra)}" if extra else "it is missing"
+        raise SpecError(f"{path} must hold the one table [simulation]; {found}")
+    try:
+        return build(Simulation, table["simulation"], "simulation")
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+
+
+def simulated(job: Job, row: Algorithm | None = None) -> list[Recording]:
+    """The recordings of a job, those of networks that diverged left out; `row` in place of the rule's own."""
+    simulation, task = job.simulation, DATA[job.task]
+    # what is drawn per block does not depend on the rule
+    noise = noise_for([(simulation.seed, "block", job.task, *job.hidden, job.block)])
+    activation, init_scale, batch = (
+        options[int(noise.at(name).integers(len(options)))]
+        for name, options in (
+            ("activation", simulation.activation), ("init", simulation.init_scale), ("batch", simulation.batch),
+        )
+    )  # fmt: skip
+    sizes = (task.inputs, *job.hidden, task.outputs)
+    network = Network.chain(sizes, activation, task.output, bias=True, init_scale=init_scale)
+    learner = (row or REFERENCE[job.rule]).learner(network)
+    episodes = [
+        seed_number(simulation.seed, job.rule, job.task, *job.hidden, job.block, run, bits=62)
+        for run in range(simulation.runs)
+    ]
+    low, high = (math.log(end) for end in simulation.displacement)
+    drawn = noise_for([(simulation.seed, "rate", episode) for episode in episodes]).uniform(low=low, high=high).exp()
+    with torch.no_grad():
+        world, theta = _paced(learner, task, episodes, batch, drawn)
+        shots, accuracy = _watched(world, theta, simulation)
+    meta = {
+        "source": "simulation", "label": job.rule, "nonlinearity": activation, "beta": network.beta,
+        "output": network.output, "probes": simulation.probes, "snapshot": "before", "task": job.task,
+        "hidden": list(job.hidden), "init_scale": init_scale, "batch": batch,
+        "populations": list(network.sizes),
+    }  # fmt: skip
+    probes = task.sample(noise.at("probes"), simulation.probes).train(0).x[0].to(torch.float32)
+    found = []
+    for run, episode in enumerate(episodes):
+        if all(bool(torch.isfinite(weight[run]).all()) for _, weights, _ in shots for weight in weights.values()):
+            drew = {"displacement": float(drawn[run]), "rate": float(theta[run, 0]) if theta.shape[1] else 0.0}
+            facts = {**meta, **drew, "accuracy": float(accuracy[run]), "network": str(episode)}
+            found.append(_recording(network, shots, run, probes, facts))
+    return found
+
+
+def _paced(learner: Learner, task: Task, episodes: list[int], batch: int, drawn: Tensor) -> tuple[World, Tensor]:
+    """The networks with rates at which their weights move by what was drawn, and theta with these rates."""
+    theta = starts(learner.params, torch.float32).repeat(len(episodes), 1)
+    block = Block(
+        learner, theta, task, [(0, episode) for episode in episodes], 0, range(1), batch, frozenset(), (), (1,), 1,
+        None, torch.float32, 1,
+    )  # fmt: skip
+    world = World(block)
+    columns = learner.columns(theta * TIMID)
+    before = world.start(columns)
+    after = world.advance(columns, before, range(TRIAL), in_place=False, record=False)
+    moved, length = (torch.zeros(len(episodes)) for _ in range(2))
+    for projection in learner.network.projections:
+        first, last = (state["weights"][projection.name].flatten(1) for state in (before, after))
+        moved = moved + (last - first).square().sum(1)
+        length = length + first.square().sum(1)
+    effect = (moved / length).sqrt().clamp(min=1e-12)
+    theta = theta * TIMID * (drawn.to(theta.dtype) / effect)[:, None]
+    return World(block._replace(theta=theta)), theta
+
+
+Shot = tuple[int, dict[str, Tensor], tuple[Tensor, Tensor | None]]
+"""(time, weights per projection, (input, target) of the update that follows)."""
+
+
+def _watched(world: World, theta: Tensor, simulation: Simulation) -> tuple[list[Shot], Tensor]:
+    """Snapshots in bursts while the networks learn, and the accuracy that they reach."""
+    columns = world.learner.columns(theta)
+    state, now = world.start(columns), 0
+    shots: list[Shot] = []
+    names = [projection.name for projection in world.learner.network.projections]
+    for burst in simulation.times:
+        for time in burst:
+            if time > now:
+                state = world.advance(columns, state, range(now, time), in_place=False, record=False)
+                now = time
+            batch = world.episode.train(time)
+            shots.append((time, {name: state["weights"][name] for name in names}, (batch.x, batch.y)))
+    return shots, world.score(columns, state)["accuracy"]
+
+
+def _recording(network: Network, shots: list[Shot], run: int, probes: Tensor, meta: dict[str, Any]) -> Recording:
+    weights, bias = {}, {}
+    whole = {p.name: torch.stack([weights[p.name][run] for _, weights, _ in shots]) for p in network.projections}
+    for projection in network.projections:
+        weights[projection.name] = whole[projection.name][:, :, :-1].numpy()
+        bias[projection.target] = whole[projection.name][:, :, -1].numpy()
+    x = torch.stack([torch.cat((probes, shown[run])) for _, _, (shown, _) in shots])
+    target = torch.stack([y[run] for _, _, (_, y) in shots if y is not None])
+    silent = torch.full((len(shots), len(probes), target.shape[2]), torch.nan)
+    activity = network.forward(whole, x).rates
+    return Recording(
+        np.array([time for time, _, _ in shots], dtype=np.float64),
+        weights,
+        bias,
+        {name: activity[name].numpy() for name in network.sizes},
+        x.numpy(),
+        torch.cat((silent, target), dim=1).numpy(),
+        meta=meta,
+    )
+
+
+def recordings(simulation: Simulation) -> Iterator[Recording]:
+    """Every recording of a simulation, one block after another."""
+    for job in simulation.jobs():
+        yield from simulated(job)
+
+
+def thinned(simulation: Simulation, share: float) -> Simulation:
+    """A part of a simulation, as its blocks and runs allow, for a check of the whole."""
+    return replace(simulation, blocks=1, runs=max(1, round(share * simulation.blocks * simulation.runs)))

@@ -1,0 +1,197 @@
+"""Single updates: what a recording shows of each weight change, and of the batch that made it.
+
+Two snapshots one update apart give dW exactly. Where weights were not recorded they are inferred from activity: the
+drive of every unit is the inverse of its nonlinearity, and weights are the least-squares map from pre rates to drives.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from metarule.identification.recording import Recording, RecordingError
+
+FAR = 1 - 1e-6
+"""Rates are held this far inside the range of their nonlinearity before it is inverted."""
+
+RIDGE = 1e-6
+"""Share of the mean square of pre rates that keeps the inferred weights finite where units are silent."""
+
+
+class Layer(NamedTuple):
+    """One edge of the chain over U single updates: `weight` before and `change` (U I J), `pre` (U B J), `post` (U B I).
+
+    `slope` (U B I) is the slope of the post units' nonlinearity, 1 at the output.
+    """
+
+    edge: str
+    weight: np.ndarray
+    change: np.ndarray
+    pre: np.ndarray
+    post: np.ndarray
+    slope: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """All single updates of a recording: its layers bottom up, the output error and target (U B O), and their times.
+
+    `follows[u]` says whether update u comes right after update u - 1. `error` and `target` are None where no targets
+    were recorded. `inferred` is True where weights come from activity.
+    """
+
+    layers: tuple[Layer, ...]
+    error: np.ndarray | None
+    target: np.ndarray | None
+    times: np.ndarray
+    follows: np.ndarray
+    inferred: bool
+
+
+def single_updates(recording: Recording) -> Updates:
+    """The single updates of a recording.
+
+    Raises RecordingError where inputs are missing or no two snapshots are one update apart.
+    """
+    moments = np.flatnonzero(recording.gaps == 1)
+    if len(moments) == 0:
+        raise RecordingError(
+            "/time: no two snapshots are one update apart; record bursts of consecutive updates, as mr.Recorder does"
+        )
+    if recording.input is None:
+        raise RecordingError("/input is missing: what made a change cannot be said; record the inputs of every update")
+    names = tuple(recording.structure.sizes)
+    edges = [f"{source}->{target}" for source, target in itertools.pairwise(names)]
+    inferred = not recording.weights
+    rates = rates_of(recording, names)
+    seen = {name: np.isfinite(rates[name]).any(axis=(0, 1)) for name in names}
+    weights = inferred_weights(recording, names, rates, seen) if inferred else dict(recording.weights)
+    if any(edge not in weights for edge in edges) or len(weights) != len(edges):
+        raise RecordingError(
+            f"/weights: {', '.join(weights)} is no chain of layers; single updates are read on chains only"
+        )
+    batch = slice(recording.probes, None)
+    taught = recording.target is not None
+    fine = moments[[_shown(recording, moment) for moment in moments]]
+    if len(fine) == 0:
+        raise RecordingError("/input: no update has a recorded batch; record the inputs of the updates themselves")
+    layers = []
+    for edge, (source, target) in zip(edges, itertools.pairwise(names), strict=True):
+        whole = np.asarray(weights[edge], dtype=np.float64)
+        if not inferred:
+            rows, columns = (np.isfinite(whole).any(axis=(0, axis)) for axis in (2, 1))
+            whole = whole[:, rows & seen[target]][:, :, columns & seen[source]]
+        post = rates[target][fine][:, batch][:, :, seen[target]]
+        layers.append(
+            Layer(
+                edge,
+                np.nan_to_num(whole[fine]),
+                np.nan_to_num(whole[fine + 1] - whole[fine]),
+                rates[source][fine][:, batch][:, :, seen[source]],
+                post,
+                _slope(recording, target == names[-1], post),
+            )
+        )
+    target = np.asarray(recording.target, dtype=np.float64)[fine][:, batch] if taught else None
+    times = recording.time[fine]
+    follows = np.concatenate(([False], np.diff(fine) == 1))
+    top = rates[names[-1]][fine][:, batch]
+    error = None if target is None else target - top
+    return Updates(tuple(layers), error, target, times, follows, inferred)
+
+
+def _shown(recording: Recording, moment: int) -> bool:
+    """Whether the batch of the update after a snapshot was recorded."""
+    assert recording.input is not None
+    shown = bool(np.isfinite(recording.input[moment, recording.probes :]).all())
+    if recording.target is None:
+        return shown
+    return shown and bool(np.isfinite(recording.target[moment, recording.probes :]).all())
+
+
+def rates_of(recording: Recording, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Population -> rates (T S units): as recorded, else by the forward pass through recorded weights."""
+    assert recording.input is not None
+    rates = {names[0]: np.asarray(recording.input, dtype=np.float64)}
+    for source, target in itertools.pairwise(names):
+        if target in recording.activity:
+            rates[target] = np.asarray(recording.activity[target], dtype=np.float64)
+            continue
+        edge = f"{source}->{target}"
+        if edge not in recording.weights:
+            raise RecordingError(f"/activity/{target} and /weights/{edge} are both missing; record one of them")
+        weight = np.nan_to_num(np.asarray(recording.weights[edge], dtype=np.float64))
+        drive = rates[source] @ weight.transpose(0, 2, 1)
+        if target in recording.bias:
+            drive = drive + np.nan_to_num(np.asarray(recording.bias[target], dtype=np.float64))[:, None]
+        rates[target] = _rate(recording, target == names[-1], drive)
+    return rates
+
+
+def inferred_weights(
+    recording: Recording, names: tuple[str, ...], rates: dict[str, np.ndarray], seen: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Edge -> weights (T, I, J) of the units that were seen, from drives and pre rates, an always-on unit fitted too."""
+    found = {}
+    for source, target in itertools.pairwise(names):
+        pre = rates[source][:, :, seen[source]]
+        drive = _drive(recording, target == names[-1], rates[target][:, :, seen[target]])
+        fine = np.isfinite(pre).all(axis=2, keepdims=True) & np.isfinite(drive).all(axis=2, keepdims=True)
+        pre = np.where(fine, np.concatenate((pre, np.ones_like(pre[:, :, :1])), axis=2), 0.0)
+        drive = np.where(fine, drive, 0.0)
+        gram = pre.transpose(0, 2, 1) @ pre
+        size = np.trace(gram, axis1=1, axis2=2) / gram.shape[1]
+        gram = gram + RIDGE * size[:, None, None] * np.eye(gram.shape[1])
+        found[f"{source}->{target}"] = np.linalg.solve(gram, pre.transpose(0, 2, 1) @ drive).transpose(0, 2, 1)[
+            :, :, :-1
+        ]
+    return found
+
+
+def _rate(recording: Recording, top: bool, drive: np.ndarray) -> np.ndarray:
+    kind = recording.meta.get("output", "softmax") if top else recording.meta.get("nonlinearity", "tanh")
+    beta = 1.0 if top else float(recording.meta.get("beta", 1.0))
+    if kind == "softmax":
+        raised = np.exp(drive - drive.max(axis=-1, keepdims=True))
+        return raised / raised.sum(axis=-1, keepdims=True)
+    return {
+        "tanh": lambda: np.tanh(drive),
+        "relu": lambda: np.maximum(drive, 0.0),
+        "sigmoid": lambda: 1 / (1 + np.exp(-np.clip(beta * drive, -500, 500))),
+        "softplus": lambda: np.logaddexp(0.0, beta * drive) / beta,
+        "linear": lambda: drive,
+    }[kind]()
+
+
+def _drive(recording: Recording, top: bool, rate: np.ndarray) -> np.ndarray:
+    """The drive behind a rate; up to a constant per event behind a softmax, and 0 behind a silent relu."""
+    kind = recording.meta.get("output", "softmax") if top else recording.meta.get("nonlinearity", "tanh")
+    beta = 1.0 if top else float(recording.meta.get("beta", 1.0))
+    tiny = 1 - FAR
+    if kind == "softmax":
+        logarithm = np.log(np.clip(rate, tiny**2, 1.0))
+        return logarithm - logarithm.mean(axis=-1, keepdims=True)
+    if kind == "sigmoid":
+        held = np.clip(rate, tiny, FAR)
+        return np.log(held / (1 - held)) / beta
+    return {
+        "tanh": lambda: np.arctanh(np.clip(rate, -FAR, FAR)),
+        "softplus": lambda: np.log(np.expm1(np.maximum(beta * rate, tiny))) / beta,
+        "relu": lambda: rate,
+        "linear": lambda: rate,
+    }[kind]()
+
+
+def _slope(recording: Recording, top: bool, rate: np.ndarray) -> np.ndarray:
+    kind = "linear" if top else recording.meta.get("nonlinearity", "tanh")
+    beta = float(recording.meta.get("beta", 1.0))
+    return {
+        "tanh": lambda: 1 - rate**2,
+        "relu": lambda: (rate > 0).astype(float),
+        "sigmoid": lambda: beta * rate * (1 - rate),
+        "softplus": lambda: -np.expm1(-beta * rate),
+        "linear": lambda: np.ones_like(rate),
+    }[kind]()
