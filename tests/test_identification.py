@@ -13,7 +13,7 @@ import pytest
 from metarule.identification.classify import IDENTIFIED, classify, classify_file
 from metarule.identification.record import record
 from metarule.identification.recording import Recording, RecordingError, load
-from metarule.identification.structure import ends, structure
+from metarule.identification.structure import ends, of_edges
 from metarule.network import Network
 from metarule.tasks.digits import Digits
 from metarule.tasks.teacher import Teacher
@@ -407,7 +407,7 @@ def test_a_recording_of_biases_alone_and_of_integers_is_one(good):
 
 def test_the_order_of_populations_is_found_from_edges_in_any_order():
     weights = {"b->c": np.zeros((2, 3, 4)), "a->c": np.zeros((2, 3, 5)), "a->b": np.zeros((2, 4, 5))}
-    found, problems = structure(weights)
+    found, problems = of_edges(weights)
     assert problems == []
     assert found is not None
     assert list(found.sizes.items()) == [("a", 5), ("b", 4), ("c", 3)]

@@ -47,7 +47,7 @@ def observed(learner: Learner, snapshots: Snapshots, run: int = 0) -> Recording:
         {name: series[f"activity/{name}"][run].numpy() for name in network.sizes},
         series["input"][run].numpy(),
         series["target"][run].numpy() if "target" in series else None,
-        {
+        meta={
             "source": "simulation",
             "nonlinearity": network.activations[network.populations[1].name],
             "beta": network.beta,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,15 +30,53 @@ def ends(edge: str) -> tuple[str, str] | None:
     return (source, target) if arrow and source and target and "->" not in target else None
 
 
-def structure(weights: Mapping[str, np.ndarray]) -> tuple[Structure | None, list[str]]:
+def structure(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> tuple[Structure | None, list[str]]:
+    """The network of a recording's arrays, named by their paths, or None and everything that keeps them from being one.
+
+    Edges "weights/pre->post" (T, I, J) describe it; where there are none, meta["populations"] names the populations in
+    feedforward order and their activities (T, S, units) have the sizes.
+    """
+    weights = {path.removeprefix("weights/"): array for path, array in arrays.items() if path.startswith("weights/")}
+    if weights:
+        return of_edges(weights)
+    active = {path.removeprefix("activity/"): array for path, array in arrays.items() if path.startswith("activity/")}
+    if not active:
+        return None, ["/weights is empty; name each edge 'pre->post', as in weights/input->hidden1, or give /activity"]
+    return _of_populations(active, arrays, meta)
+
+
+def _of_populations(
+    active: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> tuple[Structure | None, list[str]]:
+    names = meta.get("populations")
+    if names is None:
+        return None, ["/weights is empty; name each edge 'pre->post', or list the populations of /activity in /meta"]
+    cure = "without /weights list their names in feedforward order, the input's first and the output's last"
+    if not isinstance(names, (list, tuple)) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        return None, [f"/meta: populations = {names!r} does not name two or more populations; {cure}"]
+    if len({*names}) < len(names):
+        return None, [f"/meta: populations = {names!r} names one of them twice; {cure}"]
+    widths = {name: array.shape[-1] for name, array in active.items()}
+    for part, name in (("input", names[0]), ("target", names[-1])):
+        if part in arrays:
+            widths.setdefault(name, arrays[part].shape[-1])
+    found = [
+        f"/meta: populations has '{name}', of which nothing is recorded; add /activity/{name} or leave it out"
+        for name in names
+        if name not in widths
+    ]
+    return (None, found) if found else (Structure({name: widths[name] for name in names}), [])
+
+
+def of_edges(weights: Mapping[str, np.ndarray]) -> tuple[Structure | None, list[str]]:
     """The network of edges whose weights are (T, I, J) each, or None and everything that keeps them from being one."""
     found = [
         f"/weights/{edge} does not say which way it runs; name it 'pre->post' with one arrow"
         for edge in weights
         if ends(edge) is None
     ]
-    if found or not weights:
-        return None, found or ["/weights is empty; name each edge 'pre->post', as in weights/input->hidden1"]
+    if found:
+        return None, found
     pairs = {edge: pair for edge in weights if (pair := ends(edge))}
     sizes: dict[str, int] = {}
     for edge, (source, target) in pairs.items():
