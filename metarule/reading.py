@@ -90,11 +90,15 @@ def _at(table: Any, place: tuple[str, ...]) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
+def shipped_folder() -> Path:
+    """Where the files lie that come with metarule: searches, and simulations in a folder of their own."""
+    package = Path(__file__).parent
+    return package / "searches" if (package / "searches").is_dir() else package.parent / "searches"
+
+
 def shipped() -> dict[str, Path]:
     """The search files that come with metarule, by name."""
-    package = Path(__file__).parent
-    folder = package / "searches" if (package / "searches").is_dir() else package.parent / "searches"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.toml"))}
 
 
 def find(name: str) -> Path:

@@ -55,7 +55,7 @@ def white(updates: Updates) -> dict[str, float]:
         places |= {"low": layers[0], "high": layers[-2]}
     factors = {layer.edge: post_factor(layer) for layer in layers}
     backward = backpropagated(updates)
-    found: dict[str, float] = {"depth": float(len(layers) - 1)}
+    found: dict[str, float] = {}
     early = np.arange(len(updates.times)) < (len(updates.times) + 1) // 2
     for place, layer in places.items():
         above = layers[layers.index(layer) + 1] if place != "readout" else None
@@ -153,7 +153,9 @@ def _rest_in_span(change: np.ndarray, gradient: np.ndarray, pre: np.ndarray) -> 
     scale = (change * gradient).sum(axis=(1, 2)) / ((gradient**2).sum(axis=(1, 2)) + TINY**2)
     rest = change - scale[:, None, None] * gradient
     spanned = rest @ (np.linalg.pinv(pre, rcond=1e-4) @ pre)
-    return (spanned**2).sum(axis=(1, 2)) / ((rest**2).sum(axis=(1, 2)) + TINY**2)
+    energy, left = (change**2).sum(axis=(1, 2)), (rest**2).sum(axis=(1, 2))
+    # what rounding leaves has no direction
+    return np.where(left > 1e-6 * energy, (spanned**2).sum(axis=(1, 2)) / (left + TINY**2), 1.0)
 
 
 def _maps(
@@ -176,7 +178,6 @@ def _maps(
     }
     found: dict[str, float] = {}
     for name, source in sources.items():
-        # relative to the first update: a step size that changes by a factor in time is no other map
         first, last = ((source[half], needed[half], slope[half]) for half in (early, ~early))
         if not len(first[0]) or not len(last[0]):
             continue
@@ -232,6 +233,19 @@ def published(recording: Recording) -> dict[str, float]:
         activity = {name: rates[name] for name in hidden}
     for name, statistic in ACTIVITY_STATISTICS.items():
         found |= _relative(f"published_activity.{name}", list(activity.values()), statistic)
+    return found
+
+
+def first_snapshot(recording: Recording) -> dict[str, float]:
+    """The published statistics of the first snapshot, mean over layers, as they are: the control that must know nothing."""
+    found = {}
+    hidden = list(recording.structure.sizes)[1:]
+    activity = [recording.activity[name] for name in hidden if name in recording.activity]
+    for arrays, statistics in ((list(recording.weights.values()), WEIGHT_STATISTICS), (activity, ACTIVITY_STATISTICS)):
+        group = "weights" if statistics is WEIGHT_STATISTICS else "activity"
+        for name, statistic in statistics.items():
+            values = [statistic(np.asarray(array[0], dtype=np.float64).reshape(1, -1))[0] for array in arrays]
+            found[f"{group}.{name}"] = float(np.mean(values)) if values else np.nan
     return found
 
 

@@ -11,7 +11,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,8 +248,3 @@ def recordings(simulation: Simulation) -> Iterator[Recording]:
     """Every recording of a simulation, one block after another."""
     for job in simulation.jobs():
         yield from simulated(job)
-
-
-def thinned(simulation: Simulation, share: float) -> Simulation:
-    """A part of a simulation, as its blocks and runs allow, for a check of the whole."""
-    return replace(simulation, blocks=1, runs=max(1, round(share * simulation.blocks * simulation.runs)))

@@ -134,7 +134,7 @@ def rates_of(recording: Recording, names: tuple[str, ...]) -> dict[str, np.ndarr
 def inferred_weights(
     recording: Recording, names: tuple[str, ...], rates: dict[str, np.ndarray], seen: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Edge -> weights (T, I, J) of the units that were seen, from drives and pre rates, an always-on unit fitted too."""
+    """Edge -> weights (T, I, J) of the units that were seen, from drives and pre rates; an always-on unit is fitted."""
     found = {}
     for source, target in itertools.pairwise(names):
         pre = rates[source][:, :, seen[source]]

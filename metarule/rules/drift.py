@@ -21,6 +21,6 @@ class Drift(Rule):
         return frozenset()
 
     def delta(self, theta, signals, state, noise):
-        runs, size_out, size_in = signals.weight.shape
+        _, size_out, size_in = signals.weight.shape
         wander = noise.at("drift").normal(size_out, size_in).to(signals.weight.dtype)
         return Change(full=wander * glorot(size_out, size_in)), state

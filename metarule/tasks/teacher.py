@@ -36,6 +36,7 @@ class TeacherEpisode(Episode):
             target = target + self.noise_sd * self.noise.at("target noise", step).normal(self.batch, self._size(-1))
         if self.network.output == "softmax":
             target = eye(self._size(-1), dtype=x.dtype, device=x.device)[target.argmax(dim=-1)]
+            return Batch(x, target, lambda action: (action * target).sum(-1, keepdim=True))
         return Batch(x, target)
 
     def score(self, respond, weights):
@@ -57,7 +58,7 @@ class Teacher(Task):
     """y = teacher(x) + noise_sd * normal, x standard normal; the teacher is a chain with Glorot weights.
 
     "regression" asks for y (loss NMSE = mean |output - y|^2 / variance of y), "classification" for its largest
-    element. Scored on `test_size` new inputs without noise; held out are other teachers.
+    element, and pays 1 for a right answer. Scored on `test_size` new inputs without noise; held out are other teachers.
     """
 
     inputs: int = 20  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
