@@ -1,10 +1,11 @@
-"""Degrading recordings: noise, unobserved units, fewer snapshots, no weights; how a bank learns what recordings are like.
+"""Degrading recordings: noise, unobserved units, fewer snapshots, no weights, as real ones are.
 
 Noise is drawn once per recording, independent over time, and stays as it is: no analysis can average it away.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,7 @@ def _kept(recording: Recording, snapshots: int | None) -> np.ndarray:
     if snapshots is None or snapshots >= total:
         return np.arange(total)
     starts = np.concatenate(([0], np.flatnonzero(recording.gaps != 1) + 1, [total]))
-    bursts = [np.arange(first, last) for first, last in zip(starts[:-1], starts[1:], strict=True)]
+    bursts = [np.arange(first, last) for first, last in itertools.pairwise(starts)]
     length = max(len(burst) for burst in bursts)
     count = min(len(bursts), max(1, -(-snapshots // length)))
     picked = [bursts[place] for place in np.unique(np.linspace(0, len(bursts) - 1, count).round().astype(int))]

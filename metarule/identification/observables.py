@@ -237,7 +237,7 @@ def published(recording: Recording) -> dict[str, float]:
 
 
 def first_snapshot(recording: Recording) -> dict[str, float]:
-    """The published statistics of the first snapshot, mean over layers, as they are: the control that must know nothing."""
+    """The published statistics of the first snapshot, mean over layers: the control that must know nothing."""
     found = {}
     hidden = list(recording.structure.sizes)[1:]
     activity = [recording.activity[name] for name in hidden if name in recording.activity]

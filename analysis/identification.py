@@ -1,0 +1,253 @@
+"""Can the rule be told? All classes of the bank on networks that it never saw, with controls and intervals.
+
+Accuracies by kind of recording, on held-out widths, depths and data; controls that must know nothing; unknown rules;
+calibration and coverage. Networks of the test simulations are made where they are not yet in the folder.
+
+    python analysis/identification.py runs/analysis/identification --workers 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.model_selection import StratifiedGroupKFold
+
+from metarule.identification import bank as banks
+from metarule.identification.bank import COVARIATES, Bank, Row, rows_of
+from metarule.identification.classifier import RuleClassifier
+from metarule.identification.metrics import auroc, ece, grouped_interval
+from metarule.identification.observables import matrix
+from metarule.identification.recipe import files, held
+from metarule.identification.reference import merged
+from metarule.identification.simulation import Simulation, read
+from metarule.records import jsonable
+from metarule.rng import seed_number
+from metarule.workers import pool
+
+CONTROLS: dict[str, Callable[[str], bool]] = {
+    "first snapshot only": lambda name: name.startswith("start."),
+    "learning rate only (drawn, as displacement)": lambda name: name == "displacement",
+    "learning rate only (raw number of the engine)": lambda name: name == "rate",
+    "final accuracy only": lambda name: name == "accuracy",
+}
+"""Control -> the numbers that it may look at."""
+
+ALPHA = 0.1
+SEED = 0
+
+Rows = list[Row]
+
+
+def tests() -> dict[str, Simulation]:
+    """The test simulations: the bank's ranges, and wide networks, with seeds of their own."""
+    return {
+        "test": read(files()["test"]),
+        "wide_test": replace(read(files()["wide"]), seed=4, blocks=1),
+    }
+
+
+def simulated_rows(name: str, folder: Path, workers: int) -> Rows:
+    """The rows of a test simulation, from the folder or made now."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        with pool(workers) as map:
+            rows = rows_of(tests()[name].jobs(), map)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(jsonable([row._asdict() for row in rows])))
+    return [Row(**_restored(entry)) for entry in json.loads(path.read_text())]
+
+
+def _restored(entry: dict[str, Any]) -> dict[str, Any]:
+    numbers = {key: np.nan if value is None else value for key, value in entry["observables"].items()}
+    controls = {key: np.nan if value is None else value for key, value in entry["controls"].items()}
+    return {**entry, "covariates": tuple(entry["covariates"]), "observables": numbers, "controls": controls}
+
+
+def table(bank: Bank, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(observables, labels, networks) of rows."""
+    observed = matrix([row.observables for row in rows], bank.names).clip(-banks.LARGEST, banks.LARGEST)
+    return (
+        observed.astype(np.float16).astype(np.float32),
+        np.array([row.label for row in rows]),
+        np.array([row.network for row in rows]),
+    )
+
+
+def picked(rows: Rows, view: str, *qualities: str, **conditions: Any) -> Rows:
+    """The rows of a view and of some qualities, whose covariates are as asked for."""
+    found = [row for row in rows if row.view == view and (not qualities or row.quality in qualities)]
+    for name, fits in conditions.items():
+        place = COVARIATES.index(name)
+        found = [row for row in found if fits(row.covariates[place])]
+    return found
+
+
+def accuracy(predicted: np.ndarray, labels: np.ndarray, networks: np.ndarray) -> dict[str, Any]:
+    """Accuracy with its interval, and the same with the equivalences merged that were declared beforehand."""
+    together = np.array([merged(str(p)) == merged(str(y)) for p, y in zip(predicted, labels, strict=True)])
+    exact = np.asarray(predicted == labels)
+    return {
+        "merged": grouped_interval(together, networks, seed=SEED),
+        "unmerged": grouped_interval(exact, networks, seed=SEED),
+        "networks": len(np.unique(networks)),
+    }
+
+
+def of_kinds(bank: Bank, rows: Rows, wide: Rows) -> dict[str, Any]:
+    """Accuracy by kind of recording, with the bank's own trees."""
+    cases = {
+        "weights and activity": picked(rows, "weights", "clean"),
+        "activity, inputs and targets": picked(rows, "activity", "clean"),
+        "weights and activity, degraded at random": picked(rows, "weights", "drawn"),
+        "activity, degraded at random": picked(rows, "activity", "drawn"),
+        "a tenth of 256 units or more, five snapshots": picked(wide, "weights", "sparse"),
+        "a tenth of 256 units or more, five snapshots, no weights": picked(wide, "activity", "sparse"),
+    }
+    found = {}
+    for name, chosen in cases.items():
+        observed, labels, networks = table(bank, chosen)
+        predicted = predictions(bank.classifier(chosen[0].view), observed)
+        found[name] = accuracy(predicted, labels, networks)
+    return found
+
+
+def predictions(model: RuleClassifier, observed: np.ndarray) -> np.ndarray:
+    """The most probable class; nothing is rejected here."""
+    return model.classes_[model.predict_proba(observed).argmax(axis=1)]
+
+
+def fitted(bank: Bank, rows: Rows) -> RuleClassifier:
+    """A classifier like the bank's on other rows."""
+    observed, labels, networks = table(bank, rows)
+    return RuleClassifier(n_estimators=banks.TREES, reject=True, random_state=0).fit(observed, labels, groups=networks)
+
+
+def of_held_out(bank: Bank, rows: Rows, digits: set[int]) -> dict[str, Any]:
+    """Accuracy, coverage of answered cases and abstentions where a condition was never trained on."""
+    known = held(bank)
+    conditions = {
+        "width 64": ({"width": lambda width: width < 64}, {"width": lambda width: width == 64}),
+        "depth 2": ({"depth": lambda depth: depth == 1}, {"depth": lambda depth: depth == 2}),
+        "largest steps": ({"displacement": lambda d: d < 0.063}, {"displacement": lambda d: d >= 0.063}),
+    }
+    cases = {
+        name: (picked(known, "weights", "clean", "drawn", **seen), picked(rows, "weights", "clean", **unseen))
+        for name, (seen, unseen) in conditions.items()
+    }
+    small = [row for row in picked(known, "weights", "clean", "drawn") if row.network in digits]
+    other = [row for row in picked(rows, "weights", "clean") if row.network not in digits]
+    cases["data (trained on digits, tested on teachers)"] = (small, other)
+    found = {}
+    for name, (trained, tested) in cases.items():
+        model = fitted(bank, trained)
+        found[name] = {**answered(bank, model, tested), "trained": len(trained), "tested": len(tested)}
+    return found
+
+
+def answered(bank: Bank, model: RuleClassifier, rows: Rows) -> dict[str, Any]:
+    """Accuracy, calibration error, coverage, size of sets, abstentions."""
+    observed, labels, networks = table(bank, rows)
+    chances, sets = model.predict_proba(observed), model.predict_set(observed, ALPHA)
+    abstains = np.asarray(model.novelty_p(observed)) < 0.05
+    inside = sets[np.arange(len(labels)), np.searchsorted(model.classes_, labels)]
+    return {
+        "accuracy": accuracy(model.classes_[chances.argmax(axis=1)], labels, networks),
+        "ece": ece(chances, labels, model.classes_),
+        "coverage": grouped_interval(inside, networks, seed=SEED),
+        "coverage of answered": grouped_interval(inside[~abstains], networks[~abstains], seed=SEED),
+        "median set": float(np.median(sets.sum(axis=1))),
+        "abstains": float(abstains.mean()),
+    }
+
+
+def of_controls(bank: Bank, rows: Rows) -> dict[str, Any]:
+    """What must know nothing, cross-fitted by network on the test rows; chance is one over the classes."""
+    chosen = picked(rows, "weights", "clean")
+    observed, labels, networks = table(bank, chosen)
+    shuffled = np.random.default_rng(SEED).permutation(labels)
+    found: dict[str, Any] = {"chance": 1 / len(np.unique(labels))}
+    for name, fits in CONTROLS.items():
+        names = tuple(sorted(key for key in chosen[0].controls if fits(key)))
+        found[name] = _crossed(matrix([row.controls for row in chosen], names), labels, networks)
+    found["shuffled labels"] = _crossed(observed, shuffled, networks)
+    return found
+
+
+def _crossed(numbers: np.ndarray, labels: np.ndarray, networks: np.ndarray) -> Any:
+    right = np.zeros(len(labels), dtype=bool)
+    numbers = np.nan_to_num(numbers, nan=0.0, posinf=1e6, neginf=-1e6).clip(-1e6, 1e6)
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=SEED).split(numbers, labels, networks)
+    for train, test in folds:
+        trees = ExtraTreesClassifier(200, random_state=SEED).fit(numbers[train], labels[train])
+        right[test] = trees.predict(numbers[test]) == labels[test]
+    return grouped_interval(right, networks, seed=SEED)
+
+
+def of_unknown(bank: Bank, rows: Rows) -> dict[str, Any]:
+    """Leave one rule out: is it told from the known ones, and how often is it rejected at 5 % false rejections?"""
+    known = picked(held(bank), "weights", "clean", "drawn")
+    tested = picked(rows, "weights", "clean")
+    found: dict[str, Any] = {}
+    for label in bank.classes:
+        if merged(label) != label:
+            continue  # another name of the same rule stays in the bank
+        model = fitted(bank, [row for row in known if row.label != label])
+        observed, labels, _ = table(bank, tested)
+        score = np.asarray(model.novelty_score(observed))
+        new = labels == label
+        threshold = np.quantile(score[~new], 0.95)
+        rejected = float((score[new] > threshold).mean())
+        found[label] = {"auroc": auroc(score, new), "rejected": rejected}
+        print(f"  without {label}: AUROC {found[label]['auroc']:.3f}, rejected {rejected:.2f}", flush=True)
+    found["mean"] = {key: float(np.mean([entry[key] for entry in found.values()])) for key in ("auroc", "rejected")}
+    return found
+
+
+def digits_networks() -> set[int]:
+    """Networks that learned digits: seeds say it, as they are a function of the data's name."""
+    found = set()
+    for simulation in (read(files()["bank"]), read(files()["wide"]), *tests().values()):
+        for job in simulation.jobs():
+            if job.task == "digits":
+                found |= {
+                    seed_number(simulation.seed, job.rule, job.task, *job.hidden, job.block, run, bits=62)
+                    for run in range(simulation.runs)
+                }
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
+    asked = parser.parse_args()
+    bank = banks.load(asked.bank)
+    rows, wide = (simulated_rows(name, asked.folder, asked.workers) for name in ("test", "wide_test"))
+    digits = digits_networks()
+    found: dict[str, Any] = {}
+    for name, compute in (
+        ("accuracy", lambda: of_kinds(bank, rows, wide)),
+        ("controls", lambda: of_controls(bank, rows)),
+        ("in distribution", lambda: {
+            view: answered(bank, bank.classifier(view), picked(rows, view, "clean", "drawn")) for view in banks.VIEWS
+        }),
+        ("held out", lambda: of_held_out(bank, rows, digits)),
+        ("unknown rules", lambda: of_unknown(bank, rows)),
+    ):  # fmt: skip
+        found[name] = compute()
+        print(json.dumps(jsonable({name: found[name]}), indent=1), flush=True)
+    (asked.folder / "figures.json").write_text(json.dumps(jsonable(found), indent=1))
+
+
+if __name__ == "__main__":
+    main()
