@@ -23,6 +23,7 @@ _HOMES = {
     "record": "metarule.identification.record",
     "classify": "metarule.identification.classify",
     "Recording": "metarule.identification.recording",
+    "Recorder": "metarule.identification.recorder",
     "Search": "metarule.spec",
     "Param": "metarule.params",
     "Signals": "metarule.signals",
