@@ -1,0 +1,40 @@
+"""Calibration from out-of-fold probabilities: a temperature, a conformal threshold, a novelty p-value."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+FLOOR = 1e-3
+"""Added to vote shares before they are sharpened: no vote is no proof."""
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """p^(1/temperature), normalised (Guo et al., 2017)."""
+    logits = np.log(np.asarray(probabilities, dtype=np.float64) + FLOOR) / temperature
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def temperature_of(probabilities: np.ndarray, codes: np.ndarray) -> float:
+    """The temperature with the largest likelihood of the true classes `codes`."""
+    rows = np.arange(len(codes))
+
+    def loss(logarithm: float) -> float:
+        return -float(np.log(tempered(probabilities, np.exp(logarithm))[rows, codes] + 1e-12).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def threshold_of(scores: np.ndarray, alpha: float) -> float:
+    """The conformal threshold: the ceil((n + 1)(1 - alpha))-th smallest score (Vovk et al., 2005)."""
+    count = len(scores)
+    rank = int(np.ceil((count + 1) * (1 - alpha)))
+    return float("inf") if rank > count else float(np.sort(scores)[rank - 1])
+
+
+def p_values(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(1 + how many known scores are as large) / (n + 1)."""
+    ordered = np.sort(known)
+    larger = len(ordered) - np.searchsorted(ordered, scores, side="left")
+    return (1 + larger) / (len(ordered) + 1)

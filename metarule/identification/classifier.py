@@ -1,0 +1,173 @@
+"""RuleClassifier: observables -> the rule, with calibrated probabilities, prediction sets and rejection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from metarule.identification.calibration import p_values, temperature_of, tempered, threshold_of
+from metarule.identification.extractor import ObservableExtractor, recordings_given
+from metarule.identification.novelty import Distance
+from metarule.identification.recording import Recording
+from metarule.identification.reference import UNKNOWN
+
+FOLDS = 5
+
+
+class RuleClassifier(ClassifierMixin, BaseEstimator):
+    """Extremely randomised trees (Geurts et al., 2006) over observables, calibrated on out-of-fold rows.
+
+    Takes a table (NaN: missing) or a list of Recordings. No group is ever split between what trees are grown from and
+    what they are calibrated on. With `reject`, and classes that are names, `predict` answers "unknown" where the
+    novelty p-value lies below `rejection`. `estimator` replaces the trees. Prediction sets cover 1 - `alpha` of rows
+    exchangeable with those it was fitted on (Vovk et al., 2005). Raises ValueError where recordings share a network
+    and `groups` is missing.
+    """
+
+    _estimator_type: ClassVar[str] = "classifier"
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        n_estimators: int = 300,
+        alpha: float = 0.1,
+        reject: bool = False,
+        rejection: float = 0.05,
+        random_state: int | None = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.n_estimators = n_estimators
+        self.alpha = alpha
+        self.reject = reject
+        self.rejection = rejection
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(
+        self,
+        X: np.ndarray | Sequence[Recording],  # noqa: N803
+        y: Any,
+        groups: Any = None,
+        out_of_fold: np.ndarray | None = None,
+    ) -> RuleClassifier:
+        """Grow and calibrate.
+
+        `groups` name every row's network; `out_of_fold` (rows, classes) are the raw probabilities of an earlier fit on
+        the same rows, `out_of_fold_`, in place of a new cross-fit.
+        """
+        if recordings_given(X):
+            groups = _networks(X, groups)
+            self.extractor_ = ObservableExtractor().fit(X)  # pyright: ignore[reportArgumentType]
+            X = self.extractor_.transform(X)  # noqa: N806  # pyright: ignore[reportArgumentType]
+        elif hasattr(self, "extractor_"):
+            del self.extractor_
+        table, labels = validate_data(self, X, y, ensure_all_finite="allow-nan", dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"RuleClassifier needs at least 2 classes; y has 1 class, {self.classes_[0]!r}")
+        members = np.arange(len(codes)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        if len(members) != len(codes):
+            raise ValueError(f"groups has {len(members)} entries for {len(codes)} rows; give one per row")
+        self.out_of_fold_ = self._crossed(table, codes, members) if out_of_fold is None else np.asarray(out_of_fold)
+        self.model_ = self._model().fit(table, codes)
+        self._calibrate(table, codes, members)
+        return self
+
+    def _model(self) -> Any:
+        if self.estimator is not None:
+            return clone(self.estimator)
+        return ExtraTreesClassifier(self.n_estimators, max_features=0.3, random_state=self.random_state)
+
+    def _crossed(self, table: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Probabilities of every row by a model that never saw its group; by the whole model where that is impossible."""
+        smallest = min(len(np.unique(groups[codes == code])) for code in range(len(self.classes_)))
+        folds = min(FOLDS, smallest)
+        if folds < 2:
+            return self._whole(self._model().fit(table, codes), table)
+        found = np.zeros((len(codes), len(self.classes_)))
+        split = StratifiedGroupKFold(folds, shuffle=True, random_state=self.random_state or 0)
+        for train, test in split.split(table, codes, groups):
+            found[test] = self._whole(self._model().fit(table[train], codes[train]), table[test])
+        return found
+
+    def _whole(self, model: Any, table: np.ndarray) -> np.ndarray:
+        """Probabilities in the order of all classes, 0 for one that a fold had none of."""
+        found = np.zeros((len(table), len(self.classes_)))
+        found[:, model.classes_] = model.predict_proba(table)
+        return found
+
+    def _calibrate(self, table: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> None:
+        self.temperature_ = temperature_of(self.out_of_fold_, codes)
+        chances = tempered(self.out_of_fold_, self.temperature_)
+        self.scores_ = 1 - chances[np.arange(len(codes)), codes]
+        self.distance_ = Distance.fitted(table)
+        self._doubt_ = np.sort(1 - chances.max(axis=1))
+        away = self.distance_.of_known(groups)
+        self._away_ = np.sort(away)
+        self.novelty_scores_ = self._combined(1 - chances.max(axis=1), away)
+        with np.errstate(all="ignore"):
+            self.calibration_domain_ = np.stack((np.fmin.reduce(table), np.fmax.reduce(table)))
+
+    def _combined(self, doubt: np.ndarray, away: np.ndarray) -> np.ndarray:
+        """Mean rank of doubt and distance among the known rows; a distance beyond all known counts further."""
+        count = len(self._doubt_)
+        ranks = np.searchsorted(self._doubt_, doubt, side="right") / count
+        far = np.searchsorted(self._away_, away, side="right") / count
+        beyond = np.maximum(away / (self._away_[-1] + 1e-12) - 1, 0)
+        return (ranks + far) / 2 + beyond
+
+    def _table(self, X: Any) -> np.ndarray:  # noqa: N803
+        check_is_fitted(self, "model_")
+        if recordings_given(X) and hasattr(self, "extractor_"):
+            X = self.extractor_.transform(X)  # noqa: N806
+        return validate_data(self, X, ensure_all_finite="allow-nan", dtype=np.float32, reset=False)
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Calibrated probabilities (rows, classes)."""
+        return tempered(self._whole(self.model_, self._table(X)), self.temperature_)
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """The most probable class, or "unknown" where a row is rejected."""
+        check_is_fitted(self, "model_")
+        found = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        if self.reject and self.classes_.dtype.kind in "UO":
+            found = np.where(self.novelty_p(X) < self.rejection, UNKNOWN, found.astype(object))
+        return found
+
+    def predict_set(self, X: Any, alpha: float | None = None) -> np.ndarray:  # noqa: N803
+        """Which classes the prediction set holds, bool (rows, classes); the most probable one always."""
+        chances = self.predict_proba(X)
+        inside = 1 - chances <= threshold_of(self.scores_, self.alpha if alpha is None else alpha)
+        inside[np.arange(len(chances)), chances.argmax(axis=1)] = True
+        return inside
+
+    def novelty_score(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Higher: less like anything known."""
+        return self._combined(1 - self.predict_proba(X).max(axis=1), self.distance_.of(self._table(X)))
+
+    def novelty_p(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Conformal p-value of the novelty score: uniform, or above it, for rows like those of the fit."""
+        return p_values(self.novelty_score(X), self.novelty_scores_)
+
+
+def _networks(recordings: Any, groups: Any) -> Any:
+    """The groups of recordings; their own networks where no two share one."""
+    names = [recording.meta.get("network", place) for place, recording in enumerate(recordings)]
+    if groups is None and len(set(names)) < len(names):
+        raise ValueError(
+            "groups is missing and several recordings share a network (meta['network']); pass groups=[...], one name "
+            "per recording, so that no network is both trained and calibrated on"
+        )
+    return names if groups is None else groups
