@@ -91,7 +91,7 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         return ExtraTreesClassifier(self.n_estimators, max_features=0.3, random_state=self.random_state)
 
     def _crossed(self, table: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Probabilities of every row by a model that never saw its group; by the whole model where that is impossible."""
+        """Probabilities of every row by a model that never saw its group, or by the whole model where there is none."""
         smallest = min(len(np.unique(groups[codes == code])) for code in range(len(self.classes_)))
         folds = min(FOLDS, smallest)
         if folds < 2:
