@@ -203,9 +203,12 @@ class Learner:
             {key: rows(owner_of("synapse", key), synapse.params) for key, synapse in self._serving.items()},
         )
 
-    def init(self, columns: Columns, noise: Noise) -> State:
-        """Everything a run carries from step to step, at its start; all weights come from the episode's noise."""
-        drawn = {projection.name: self.network.draw(projection, noise) for projection in self.projections}
+    def init(self, columns: Columns, noise: Noise, given: Mapping[str, Tensor] | None = None) -> State:
+        """Everything a run carries from step to step, at its start.
+
+        Weights (R I J) are `given` by projection name or come from the episode's noise.
+        """
+        drawn = {p.name: self.network.draw(p, noise) for p in self.projections} | dict(given or {})
         weights = dict(self.credit.tied(self.network, drawn))
         rules = {
             p.name: self.rules[key].init(columns.rules[key], weights[p.name])

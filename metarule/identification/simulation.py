@@ -1,8 +1,9 @@
 """Simulate rules x architectures x data x step sizes as recordings, in blocks of networks that learn side by side.
 
-Step sizes are drawn as *effective* ones: each network's rate is set so that its weights move by a drawn fraction of
-their length in its first updates, the same distribution for every rule, so that how fast weights change does not tell
-the rule. No two networks share a seed, whatever their rule.
+Nothing but the way in which weights change may tell the rule. Step sizes are drawn as *effective* ones: each network's
+rate is set so that its weights move by a drawn fraction of their length in its first updates, the same distribution for
+every rule. Networks start at every stage of learning: some way between fresh weights and weights that backprop taught,
+so that how well a network does at the end does not tell which rule taught it last. No two networks share a seed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ from metarule.zoo import Algorithm
 TRIAL = 20
 """Updates over which a rate's effect is measured, and to which a drawn displacement refers."""
 
+LATER = 1_000_000
+"""Step from which on networks are taught before their rule takes over: no recorded update has its batches."""
+
+TAUGHT_RATE = 0.2
+"""Rate of the backprop that teaches networks before their rule takes over."""
+
 TIMID = 0.1
 """Fraction of a row's own rate that the effect is measured at."""
 
@@ -53,7 +60,8 @@ class Simulation:
     """What is simulated: every rule on every task x hidden layers, `blocks` times `runs` networks each.
 
     Per block an activation, an initial scale and a batch size are drawn, the same for every rule; per network the
-    `displacement` |W(20) - W(0)| / |W(0)|, log-uniform. A recording has `bursts` of `burst` consecutive snapshots,
+    `displacement` |W(20) - W(0)| / |W(0)|, log-uniform, and the share of the way, uniform, that it has come from fresh
+    weights to those after `taught` updates by backprop when its rule takes over. A recording has `bursts` of `burst` consecutive snapshots,
     spread over `updates`, each with the batch of the update that follows and `probes` stimuli that are the same
     throughout. Raises ValueError on unknown names and on numbers out of range.
     """
@@ -64,10 +72,11 @@ class Simulation:
     activation: tuple[str, ...] = ("tanh",)
     init_scale: tuple[float, ...] = (0.5, 1.0, 1.5)
     batch: tuple[int, ...] = (8, 16, 24)
-    displacement: tuple[float, float] = (0.02, 0.2)
+    displacement: tuple[float, float] = (0.01, 0.15)
+    taught: int = 150
     blocks: int = 2
     runs: int = 4
-    updates: int = 240
+    updates: int = 120
     bursts: int = 7
     burst: int = 3
     probes: int = 64
@@ -89,6 +98,10 @@ class Simulation:
         for owner in ("blocks", "runs", "bursts", "updates"):
             if getattr(self, owner) < 1:
                 raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 1")
+        if self.taught < 0:
+            raise ValueError(
+                f"simulation.taught = {self.taught} must be at least 0: updates before the rule takes over"
+            )
         if self.burst < 2:
             raise ValueError(f"simulation.burst = {self.burst} must be at least 2: one update lies between two")
         if self.burst * self.bursts > self.updates + self.burst:
@@ -163,9 +176,11 @@ def simulated(job: Job, row: Algorithm | None = None) -> list[Recording]:
     ]
     low, high = (math.log(end) for end in simulation.displacement)
     drawn = noise_for([(simulation.seed, "rate", episode) for episode in episodes]).uniform(low=low, high=high).exp()
+    share = noise_for([(simulation.seed, "taught", episode) for episode in episodes]).uniform()
     with torch.no_grad():
-        world, theta = _paced(learner, task, episodes, batch, drawn)
-        shots, accuracy = _watched(world, theta, simulation)
+        given = _taught(network, task, episodes, batch, simulation.taught, share)
+        world, theta = _paced(learner, task, episodes, batch, drawn, given)
+        shots, accuracy = _watched(world, theta, simulation, given)
     meta = {
         "source": "simulation", "label": job.rule, "nonlinearity": activation, "beta": network.beta,
         "output": network.output, "probes": simulation.probes, "snapshot": "before", "task": job.task,
@@ -176,22 +191,47 @@ def simulated(job: Job, row: Algorithm | None = None) -> list[Recording]:
     found = []
     for run, episode in enumerate(episodes):
         if all(bool(torch.isfinite(weight[run]).all()) for _, weights, _ in shots for weight in weights.values()):
-            drew = {"displacement": float(drawn[run]), "rate": float(theta[run, 0]) if theta.shape[1] else 0.0}
+            drew = {"displacement": float(drawn[run]), "taught": float(share[run])}
+            drew["rate"] = float(theta[run, 0]) if theta.shape[1] else 0.0
             facts = {**meta, **drew, "accuracy": float(accuracy[run]), "network": str(episode)}
             found.append(_recording(network, shots, run, probes, facts))
     return found
 
 
-def _paced(learner: Learner, task: Task, episodes: list[int], batch: int, drawn: Tensor) -> tuple[World, Tensor]:
+Weights = dict[str, Tensor]
+"""Weights (R I J) per projection."""
+
+
+def _world(learner: Learner, theta: Tensor, task: Task, episodes: list[int], batch: int) -> World:
+    """The networks of some episodes, one run each."""
+    addresses = [(0, episode) for episode in episodes]
+    return World(
+        Block(
+            learner, theta, task, addresses, 0, range(1), batch, frozenset(), (), (1,), 1, None, torch.float32, 1
+        )
+    )  # fmt: skip
+
+
+def _taught(network: Network, task: Task, episodes: list[int], batch: int, updates: int, share: Tensor) -> Weights:
+    """Weights a `share` (R) of the way from fresh ones to those that backprop makes of them in some updates."""
+    learner = REFERENCE["backprop"].learner(network)
+    theta = torch.full((len(episodes), len(learner.params)), TAUGHT_RATE, dtype=torch.float32)
+    world, columns = _world(learner, theta, task, episodes, batch), learner.columns(theta)
+    fresh = world.start(columns)
+    # batches that no recording shows: those of steps beyond all recorded ones
+    taught = world.advance(columns, fresh, range(LATER, LATER + updates), in_place=False, record=False)
+    share = share.to(theta.dtype)[:, None, None]
+    return {name: torch.lerp(weight, taught["weights"][name], share) for name, weight in fresh["weights"].items()}
+
+
+def _paced(
+    learner: Learner, task: Task, episodes: list[int], batch: int, drawn: Tensor, given: Weights
+) -> tuple[World, Tensor]:
     """The networks with rates at which their weights move by what was drawn, and theta with these rates."""
     theta = starts(learner.params, torch.float32).repeat(len(episodes), 1)
-    block = Block(
-        learner, theta, task, [(0, episode) for episode in episodes], 0, range(1), batch, frozenset(), (), (1,), 1,
-        None, torch.float32, 1,
-    )  # fmt: skip
-    world = World(block)
+    world = _world(learner, theta, task, episodes, batch)
     columns = learner.columns(theta * TIMID)
-    before = world.start(columns)
+    before = learner.init(columns, world.episode_noise, given)
     after = world.advance(columns, before, range(TRIAL), in_place=False, record=False)
     moved, length = (torch.zeros(len(episodes)) for _ in range(2))
     for projection in learner.network.projections:
@@ -199,18 +239,17 @@ def _paced(learner: Learner, task: Task, episodes: list[int], batch: int, drawn:
         moved = moved + (last - first).square().sum(1)
         length = length + first.square().sum(1)
     effect = (moved / length).sqrt().clamp(min=1e-12)
-    theta = theta * TIMID * (drawn.to(theta.dtype) / effect)[:, None]
-    return World(block._replace(theta=theta)), theta
+    return world, theta * TIMID * (drawn.to(theta.dtype) / effect)[:, None]
 
 
 Shot = tuple[int, dict[str, Tensor], tuple[Tensor, Tensor | None]]
 """(time, weights per projection, (input, target) of the update that follows)."""
 
 
-def _watched(world: World, theta: Tensor, simulation: Simulation) -> tuple[list[Shot], Tensor]:
+def _watched(world: World, theta: Tensor, simulation: Simulation, given: Weights) -> tuple[list[Shot], Tensor]:
     """Snapshots in bursts while the networks learn, and the accuracy that they reach."""
     columns = world.learner.columns(theta)
-    state, now = world.start(columns), 0
+    state, now = world.learner.init(columns, world.episode_noise, given), 0
     shots: list[Shot] = []
     names = [projection.name for projection in world.learner.network.projections]
     for burst in simulation.times:
