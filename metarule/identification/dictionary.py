@@ -38,7 +38,7 @@ def taylor(**degrees: int) -> tuple[Term, ...]:
 
 
 def vocabulary(taught: bool) -> tuple[Term, ...]:
-    """The terms an equation is sought in: monomials of degree 3 at most, those with an error where targets are known."""
+    """The terms an equation is sought in: monomials of degree 3 at most, with the error where targets are known."""
     local = Polynomial({"post": 2, "pre": 2, "weight": 2}, total=3, constant=True).weighted
     if not taught:
         return local

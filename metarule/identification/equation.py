@@ -31,6 +31,12 @@ Sources = Mapping[str, np.ndarray]
 ENOUGH = 0.9
 """Share of held-out changes that an equation must explain to be called one."""
 
+MOST = 6
+"""Terms that a sparse equation has at the most."""
+
+EXACT = 0.999
+"""Share from which on an equation is not said to be an approximation."""
+
 ALWAYS = 0.8
 """Bootstrap frequency below which a term is said not to be sure."""
 
@@ -59,8 +65,8 @@ class EdgeEquation:
 
     @property
     def explains(self) -> bool:
-        """Whether held-out changes are explained."""
-        return bool(self.selection.coefficients) and self.selection.r2_held_out >= ENOUGH
+        """Whether few terms explain held-out changes."""
+        return 0 < len(self.selection.coefficients) <= MOST and self.selection.r2_held_out >= ENOUGH
 
     @property
     def text(self) -> str:
@@ -80,6 +86,8 @@ class EdgeEquation:
             made += f", error = slope * F {self.feedback.source}, F a fitted fixed matrix"
             if self.feedback.on_weight is not None:
                 made += f" (cosine with W^T {_shown(self.feedback.on_weight)})"
+        if selection.r2_held_out < EXACT:
+            made += f", which explains {100 * selection.r2_held_out:.1f} % of held-out changes"
         if selection.rivals:
             pairs = "; ".join(f"{spelled(one)} or {spelled(other)}" for one, other in selection.rivals[:3])
             return f"{start} is ambiguous: {pairs} explain the same; one of them is {made}"
@@ -143,7 +151,7 @@ def equation(
     if edge is not None and edge not in edges:
         raise ValueError(unknown("edge", edge, edges))
     chosen = None if terms is None else tuple(term(name) for name in terms)
-    if [*recording.weights] == edges[:1] == edges and not _seen(recording).all():
+    if coarse(recording):
         selection, local = fit(trajectories(recording), chosen, n_boot=n_boot, seed=seed)
         return Equation((EdgeEquation(edges[0], selection, max(local, 0.0), "trajectory"),))
     updates = single_updates(watched(recording))
@@ -188,6 +196,21 @@ def watched(recording: Recording) -> Recording:
         activity=cut(recording.activity),
         **cut({name: array for name, array in whole.items() if array is not None}),
     )
+
+
+def read(recording: Recording, edge: str | None = None) -> tuple[Layer, np.ndarray | None]:
+    """The single updates of one edge, the lowest if None, and the backpropagated error (U B I) at its post units."""
+    updates = single_updates(watched(recording))
+    edges = [layer.edge for layer in updates.layers]
+    if edge is not None and edge not in edges:
+        raise ValueError(unknown("edge", edge, edges))
+    layer = updates.layers[0 if edge is None else edges.index(edge)]
+    return layer, backpropagated(updates).get(layer.edge)
+
+
+def coarse(recording: Recording) -> bool:
+    """Whether a one-layer network's weights are unseen at some of the updates, so that its dynamics must be fitted."""
+    return len(recording.structure.sizes) == 2 and len(recording.weights) == 1 and not _seen(recording).all()
 
 
 def _seen(recording: Recording) -> np.ndarray:

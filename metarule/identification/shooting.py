@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -157,9 +157,8 @@ class Shooting:
             chunk = time * self.chunks // steps
             rate, tangent = _rates(group, weight, time)
             moved = tangent(group.input[:, time][:, None] @ turn) if wide else turn[:, :, :0]  # N I S K
-            observe(
-                chunk, group.activity[:, time] - rate, moved.transpose(0, 2, 1, 3) if wide else turn, self.scales[0]
-            )
+            slopes = moved.transpose(0, 2, 1, 3) if wide else turn
+            observe(chunk, group.activity[:, time] - rate, slopes, self.scales[0])
             change, turned = self._change(group, time, weight, rate, theta, columns, turn, moved)
             weight = weight + self.step * change
             if not np.isfinite(weight).all():
@@ -232,7 +231,9 @@ def _power(each: Term) -> _Power:
     return _Power(*(powers.get(name, 0) for name in _Power._fields))
 
 
-def _rates(group: Trajectory, weight: np.ndarray, time: int | slice):  # noqa: ANN202
+def _rates(
+    group: Trajectory, weight: np.ndarray, time: int | slice
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """Rates (N S I), or (N T S I) for a slice, and the function that turns drive derivatives (N I S K) into theirs."""
     turned = weight.transpose(0, 2, 1)
     drive = group.input[:, time] @ (turned[:, None] if isinstance(time, slice) else turned)

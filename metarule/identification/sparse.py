@@ -8,6 +8,7 @@ refits), and an information criterion picks the support along this path.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,9 +26,12 @@ TOLERANCE = 1e-4
 FLOOR = 1e-9
 """Share of the changes that is rounding: what explains less is not looked for."""
 
+LEAST = 0.02
+"""Share that a term has to explain of what is left without it."""
+
 FOLDS = 5
 RIVAL = 6.0
-"""A support is as good as the chosen one where its criterion is worse by less than this (strong evidence begins at 6)."""
+"""A support is as good as the chosen one where its criterion is worse by less: strong evidence begins at 6."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,16 @@ def _support(
         return []
     steps = path(gram, cross, energy, active)
     costs = [cost(rest / energy, len(support), len(active), freedom, criterion) for support, rest in steps]
-    return steps[int(np.argmin(costs))][0]
+    place = int(np.argmin(costs))
+    # what is left of a wrong or a noisy equation is not independent: slight corrections to it are no terms
+    while steps[place][0] and _corrects(steps[place][1], steps[place + 1][1], energy) < LEAST:
+        place += 1
+    return steps[place][0]
+
+
+def _corrects(rest: float, without: float, energy: float) -> float:
+    """Share that a term explains of what is left without it."""
+    return (without - rest) / (without + FLOOR * energy)
 
 
 def cost(rest: float, terms: int, candidates: int, freedom: float, criterion: str) -> float:
@@ -213,7 +226,7 @@ def cost(rest: float, terms: int, candidates: int, freedom: float, criterion: st
     return bic + (2 * float(ways) if criterion == "ebic" else 0.0)
 
 
-def _held_out(moments: Moments, chosen) -> float:  # noqa: ANN001
+def _held_out(moments: Moments, chosen: Callable[[np.ndarray], tuple[list[int], np.ndarray]]) -> float:
     folds = np.arange(len(moments.energy)) % FOLDS
     left = total = 0.0
     for fold in np.unique(folds):

@@ -56,9 +56,10 @@ def _sparse(shooting: Shooting, criterion: str, n_boot: int, seed: int) -> Selec
     every = list(range(len(shooting.terms)))
     theta = minimised(shooting, np.zeros(len(every)), every)
     known: list[set[int]] = []
+    names = tuple(each.name for each in shooting.terms)
     for _ in range(ROUNDS):
         moments = linearised(shooting, theta)
-        support = [moments.names.index(name) for name in select(moments, criterion, 0).support]
+        support = [names.index(name) for name in select(moments, criterion, 0).support]
         if set(support) in known:
             break
         known.append(set(support))
@@ -66,7 +67,7 @@ def _sparse(shooting: Shooting, criterion: str, n_boot: int, seed: int) -> Selec
         start[support] = theta[support]
         theta = minimised(shooting, start, support)
     selection = select(linearised(shooting, theta), criterion, n_boot, seed)
-    support = [moments.names.index(name) for name in selection.support]
+    support = [names.index(name) for name in selection.support]
     energy = shooting.evaluate(np.zeros(len(every)), []).energy
     rest = shooting.evaluate(theta, []).energy
     clusters = np.arange(len(energy)) % FOLDS
@@ -77,7 +78,7 @@ def _sparse(shooting: Shooting, criterion: str, n_boot: int, seed: int) -> Selec
         left += shooting.evaluate(refitted, []).energy[out].sum()
     return replace(
         selection,
-        coefficients={name: float(theta[moments.names.index(name)]) for name in selection.support},
+        coefficients={name: float(theta[names.index(name)]) for name in selection.support},
         r2=float(1 - rest.sum() / energy.sum()),
         r2_held_out=float(1 - left / energy.sum()),
     )
