@@ -26,9 +26,9 @@ ONLY = "only chains of nn.Linear can be read: 2-D weights in order, each with an
 def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Weights and biases over time from the files of a folder, sorted by the last number in their names.
 
-    The numbers are the times: updates, or epochs where a name says "epoch" (meta["clock"]). Nothing is known of inputs,
-    so meta["missing"] lists them. Raises RecordingError naming every file and tensor that cannot be used; pickled
-    objects are refused unread.
+    The numbers are the times: updates, or epochs where "epoch" stands before them (meta["clock"]). Nothing is known of
+    inputs, so meta["missing"] lists them. Raises RecordingError naming every file and tensor that cannot be used;
+    pickled objects are refused unread.
     """
     files = _sorted(folder)
     states, problems = [], []
@@ -38,17 +38,19 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         except RecordingError as error:
             problems.append(str(error))
     if not problems:
-        names = {name: tensor.shape for name, tensor in states[0].items()}
+        first, names = next(iter(files.values())), {name: tensor.shape for name, tensor in states[0].items()}
         for file, state in zip(files.values(), states, strict=True):
             if {name: tensor.shape for name, tensor in state.items()} != names:
-                problems.append(f"{file.name} has other tensors than the first file; keep one network's checkpoints")
+                problems.append(f"{file.name} has other tensors than {first.name}; keep one network's checkpoints")
     if problems:
         raise RecordingError.of(str(folder), problems)
     arrays = {"time": np.array([*files], dtype=np.float64)}
     for path, name in _chain(folder, states[0]).items():
-        arrays[path] = np.stack([state[name].to(torch.float64).numpy() for state in states])
-    clock = "epoch" if any("epoch" in file.name.lower() for file in files.values()) else "update"
-    return arrays, {"source": "checkpoints", "clock": clock, "missing": ["input", "target", "activity", "reward"]}
+        arrays[path] = np.stack([state[name].numpy() for state in states])
+    # of epoch=3-step=400 the step is read
+    epochs = any(re.search(r"epoch\W*_*\d+\D*$", file.stem, re.IGNORECASE) for file in files.values())
+    missing = ["input", "target", "activity", "reward"]
+    return arrays, {"source": "checkpoints", "clock": "epoch" if epochs else "update", "missing": missing}
 
 
 def _sorted(folder: Path) -> dict[int, Path]:
@@ -91,11 +93,15 @@ def _state(file: Path) -> dict[str, Tensor]:
             break
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
         raise RecordingError(f"{file.name} holds {type(held).__name__}, not a state_dict; save model.state_dict()")
-    return {
+    tensors = {
         name: value
         for name, value in held.items()
         if isinstance(value, Tensor) and value.ndim and value.is_floating_point()
     }
+    hollow = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_meta]
+    if hollow:
+        raise RecordingError(f"{file.name}: {', '.join(hollow)} is sparse or has no values; save dense tensors")
+    return {name: value.detach().to(torch.float64) for name, value in tensors.items()}
 
 
 def _chain(folder: Path, state: dict[str, Tensor]) -> dict[str, str]:

@@ -50,6 +50,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any])
     """Write a recording in the format that the suffix names: whole or not at all."""
     if path.suffix not in WRITERS:
         raise RecordingError(f"{path}: {unknown('the suffix', path.suffix, WRITERS)}")
+    # what took hours to record is not lost for want of a folder
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         WRITERS[path.suffix](part, arrays, meta)

@@ -13,6 +13,7 @@ A path leads to a dataset or to a TimeSeries, of which `data` (or, for time, `ti
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import h5py
 import numpy as np
 
 from metarule.collect import unknown
-from metarule.identification.hdf5 import DAMAGED, values
+from metarule.identification.hdf5 import DAMAGED, opened, values
 from metarule.identification.problems import RANKS, RecordingError, part_of
 
 SETTINGS = {"time": ("path", "per_update")}
@@ -42,11 +43,11 @@ def read(path: Path, mapping: Path | None) -> tuple[dict[str, np.ndarray], dict[
     meta = wanted.pop("meta", {})
     arrays, problems = {}, []
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             for name, said in wanted.items():
                 try:
                     arrays[name] = _array(file, name, said)
-                except DAMAGED as error:
+                except (*DAMAGED, IndexError) as error:
                     reason = error.args[0] if error.args else error
                     problems.append(f"/{name} cannot be read from {said['path']} ({reason}); correct {mapping}")
     except DAMAGED as error:
@@ -72,6 +73,10 @@ def _mapping(path: Path) -> dict[str, Any]:
             problems.append(f"{unknown('a path', name, RANKS)}, as in weights/input->hidden1")
         elif not isinstance(said, dict) or not isinstance(said.get("path"), str) or {*said} - {*allowed}:
             problems.append(f"{name} = {said!r} is not a path in the file nor a table of {', '.join(allowed)}")
+        elif not _positive(said.get("per_update", 1.0)):
+            problems.append(
+                f"{name}.per_update = {said['per_update']!r} is not a positive number; give the seconds of one update"
+            )
     if not isinstance(table.get("meta", {}), dict):
         problems.append("meta is no table; write [meta] and below it what is known")
     if problems:
@@ -79,33 +84,52 @@ def _mapping(path: Path) -> dict[str, Any]:
     return table
 
 
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _array(file: h5py.File, name: str, said: dict[str, Any]) -> np.ndarray:
-    if isinstance(file.get(said["path"], getlink=True), h5py.ExternalLink):
-        raise ValueError("it leads to another file, which is not opened")
     node = file[said["path"]]
     if name == "time":
-        times = _times(node) if isinstance(node, h5py.Group) else values(node)
+        times = (_times(file, node) if isinstance(node, h5py.Group) else _held(file, node)).astype(np.float64)
         # clocks count in binary fractions: 0.3 / 0.1 is three updates
         return np.round((times - times[0]) / said["per_update"], 6) if "per_update" in said else times
     data = node["data"] if isinstance(node, h5py.Group) else node
-    found = values(data)
+    found = _held(file, data)
     if "conversion" in data.attrs:
-        found = found * float(data.attrs["conversion"]) + float(data.attrs.get("offset", 0.0))
+        found = found * _number(data, "conversion") + (_number(data, "offset") if "offset" in data.attrs else 0.0)
     return found.reshape(len(found), *said["shape"]) if "shape" in said else found
 
 
-def _times(series: h5py.Group) -> np.ndarray:
+def _held(file: h5py.File, node: object) -> np.ndarray:
+    """The numbers of a dataset of this file."""
+    if not isinstance(node, h5py.Dataset):
+        raise ValueError("it is no dataset")
+    # a link on the way, soft or not, may have led anywhere
+    if node.file.filename != file.filename:
+        raise ValueError("it leads to another file, which is not read")
+    return values(node)
+
+
+def _number(node: h5py.HLObject, name: str) -> float:
+    """An attribute that is one number."""
+    return np.asarray(node.attrs[name]).astype(np.float64).item()
+
+
+def _times(file: h5py.File, series: h5py.Group) -> np.ndarray:
     """The times of a TimeSeries: its timestamps, or its start and rate."""
     if "timestamps" in series:
-        return values(series["timestamps"])
-    start = series["starting_time"]
-    return float(start[()]) + np.arange(len(series["data"])) / float(start.attrs["rate"])
+        return _held(file, series["timestamps"])
+    start, rate = series["starting_time"], _number(series["starting_time"], "rate")
+    if not _positive(rate):
+        raise ValueError(f"its rate is {rate}, not a positive number")
+    return _held(file, start).item() + np.arange(len(_held(file, series["data"]))) / rate
 
 
 def _listed(path: Path) -> str:
     found: list[str] = []
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             file.visititems(lambda name, node: found.append(f"/{name}") if isinstance(node, h5py.Dataset) else None)
     except DAMAGED as error:
         return f"nothing that can be read ({error})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,18 +144,23 @@ def _problems_of_samples(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**53
 
 
 def _problems_of_meta(meta: Mapping[str, Any]) -> list[str]:
-    words = {"nonlinearity": NONLINEARITIES, "output": OUTPUTS, "snapshot": ("before", "after")}
+    words = {
+        "nonlinearity": NONLINEARITIES,
+        "output": OUTPUTS,
+        "snapshot": ("before", "after"),
+        "clock": ("update", "epoch"),
+    }
     found = [
         f"/meta: {unknown(name, str(meta[name]), allowed)}"
         for name, allowed in words.items()
         if name in meta and meta[name] not in list(allowed)
     ]
     beta, updates, schema = meta.get("beta", 1.0), meta.get("updates_per_snapshot", 1), meta.get("schema", SCHEMA)
-    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not (0 < beta < math.inf):
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not (0 < beta <= sys.float_info.max):
         found.append(f"/meta: beta = {beta!r} is not a positive number; give the steepness of the nonlinearity or 1")
     if not _whole(updates, 1):
         found.append(f"/meta: updates_per_snapshot = {updates!r} is not a whole number from 1 on; count the updates")

@@ -163,10 +163,19 @@ class Recorder:
 
     @property
     def recording(self) -> Recording:
-        """What has been recorded so far; raises RecordingError where that is less than one update."""
+        """What has been recorded so far, until the model diverged, if it did, which warns.
+
+        Raises RecordingError where that is less than one update.
+        """
         shots = [shot for burst in self._bursts for shot in burst]
         if self._open:
             shots.append(self._shot(self.updates, None, None))
+        diverged = next((place for place, shot in enumerate(shots) if not _finite(shot)), None)
+        if diverged is not None:
+            warnings.warn(
+                f"the model diverged by update {shots[diverged].time}; what follows is left out", stacklevel=2
+            )
+            shots = shots[:diverged]
         if not shots or self._chain is None:
             raise RecordingError("nothing was recorded; call recorder.snapshot(x, y) after every update")
         first = shots[0].arrays
@@ -223,6 +232,12 @@ def _numbers(value: Tensor) -> np.ndarray:
     """A tensor as an array of its own; numbers of 16 bits as float32."""
     value = value.detach().cpu()
     return value.to(torch.float64 if value.dtype == torch.float64 else torch.float32).numpy().copy()
+
+
+def _finite(shot: Shot) -> bool:
+    """Whether the weights of a shot, and the rates that they give, are numbers."""
+    made = (array for path, array in shot.arrays.items() if path.startswith(("weights/", "bias/", "activity/")))
+    return all(np.isfinite(array).all() for array in made)
 
 
 def _stacked(shots: list[Shot], path: str, samples: int) -> np.ndarray:

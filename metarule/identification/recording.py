@@ -24,7 +24,8 @@ class Recording:
     `reward` (T, S) for the S samples of a snapshot. Missing entries are NaN. `weights` may be empty where activity is
     given; meta["populations"] then names the populations in feedforward order, the input and the output included.
     `meta` says what else is known: schema, snapshot ("before", or "after": it follows the update made on its samples),
-    nonlinearity, beta, output, probes, source, updates_per_snapshot. Raises RecordingError listing every problem.
+    nonlinearity, beta, output, probes, source, updates_per_snapshot, clock ("epoch": time counts epochs).
+    Raises RecordingError listing every problem.
     """
 
     time: np.ndarray
@@ -64,8 +65,9 @@ class Recording:
 
     @property
     def gaps(self) -> np.ndarray:
-        """How many updates lie between a snapshot and the next (T - 1)."""
-        return np.diff(self.time.astype(np.float64)) * self.meta.get("updates_per_snapshot", 1)
+        """How many updates lie between a snapshot and the next (T - 1); NaN where time counts epochs of any length."""
+        unknown = np.nan if self.meta.get("clock") == "epoch" else 1
+        return np.diff(self.time.astype(np.float64)) * self.meta.get("updates_per_snapshot", unknown)
 
     @property
     def singles(self) -> np.ndarray:
@@ -89,7 +91,12 @@ def load(path: str | Path, mapping: str | Path | None = None) -> Recording:
     arrays, meta = files.read(path, None if mapping is None else Path(mapping))
     if "time" not in arrays:
         raise RecordingError(f"{path} has no /time; it holds {', '.join(sorted(arrays)) or 'nothing'}; add the updates")
-    known = {path: array for path, array in arrays.items() if part_of(path) in RANKS}
+    # other machines write the other byte order, which torch does not read
+    known = {
+        path: array.astype(array.dtype.newbyteorder("="), copy=False)
+        for path, array in arrays.items()
+        if part_of(path) in RANKS
+    }
 
     def under(folder: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(f"{folder}/"): a for name, a in known.items() if name.startswith(f"{folder}/")}
