@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,12 @@ def _sorted(folder: Path) -> dict[int, Path]:
 def _state(file: Path) -> dict[str, Tensor]:
     """The tensors of one checkpoint by name; scalars and counters are left out."""
     try:
-        held = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        held = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
     except (SafetensorError, OSError) as error:
         raise RecordingError(f"{file.name} is damaged ({error}); save it again") from error
     except Exception as error:  # a damaged or hostile file makes the restricted unpickler raise anything
-        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise RecordingError(
-            f"{file.name} is damaged or holds more than tensors ({reason}); save model.state_dict() alone"
+            f"{file.name} is damaged or holds more than tensors ({_reason(error)}); save model.state_dict() alone"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
@@ -102,6 +102,20 @@ def _state(file: Path) -> dict[str, Tensor]:
     if hollow:
         raise RecordingError(f"{file.name}: {', '.join(hollow)} is sparse or has no values; save dense tensors")
     return {name: value.detach().to(torch.float64) for name, value in tensors.items()}
+
+
+def _unpickled(file: Path) -> object:
+    """What a checkpoint holds, by torch's unpickler of tensors and containers alone, which runs nothing."""
+    with warnings.catch_warnings():
+        # that a protocol is rare is no news to who is told what is wrong
+        warnings.simplefilter("ignore")
+        return torch.load(file, "cpu", weights_only=True)
+
+
+def _reason(error: Exception) -> str:
+    """The sentence that says why, of the page on what to do that torch makes of it."""
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    return said.strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 def _chain(folder: Path, state: dict[str, Tensor]) -> dict[str, str]:
