@@ -23,6 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from metarule.identification import bank as banks
 from metarule.identification.bank import COVARIATES, Bank, Row, rows_of
 from metarule.identification.classifier import RuleClassifier
+from metarule.identification.extractor import LARGEST
 from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
 from metarule.identification.recipe import files, held
@@ -73,7 +74,7 @@ def _restored(entry: dict[str, Any]) -> dict[str, Any]:
 
 def table(bank: Bank, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(observables, labels, networks) of rows."""
-    observed = matrix([row.observables for row in rows], bank.names).clip(-banks.LARGEST, banks.LARGEST)
+    observed = matrix([row.observables for row in rows], bank.names).clip(-LARGEST, LARGEST)
     return (
         observed.astype(np.float16).astype(np.float32),
         np.array([row.label for row in rows]),
@@ -226,7 +227,7 @@ def digits_networks() -> set[int]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--bank", type=Path, default=banks.DEFAULT)

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from metarule.cli import advanced, evaluate, inspect, listing, search
+from metarule.cli import advanced, evaluate, identify, inspect, listing, search
 from metarule.cli.output import outside, stderr
 
 app = typer.Typer(
@@ -22,10 +22,12 @@ app = typer.Typer(
 
 app.command(no_args_is_help=True)(search.search)
 app.command()(inspect.inspect)
-app.command()(advanced.classify)
+app.command()(identify.classify)
+app.command()(identify.simulate)
 app.command("list")(listing.list_)
 for command in (evaluate.evaluate, advanced.bench, advanced.doctor, advanced.check):
     app.command(rich_help_panel="Advanced")(command)
+app.add_typer(identify.bank, name="bank", rich_help_panel="Advanced")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The verbs that measure, check and classify."""
+"""The verbs that measure and check."""
 
 from __future__ import annotations
 
@@ -10,30 +10,6 @@ import typer
 from metarule.cli.output import emit, show
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-
-def classify(
-    recording: Annotated[
-        Path, typer.Argument(metavar="RECORDING", help="An .npz file, as mr.record(...).save(FILE) writes it.")
-    ],
-    json: Json = False,
-) -> None:
-    """Say which learning rule made a recording."""
-    import torch
-
-    from metarule.identification.classify import classify_file
-    from metarule.inspection.report import document_report
-
-    torch.set_num_threads(1)
-    verdict = classify_file(recording)
-    if json:
-        emit(verdict)
-        return
-    reasons: dict[str, list[str]] = {}
-    for name, reason in verdict["switched_off"].items():
-        reasons.setdefault(reason, []).append(name)
-    off = {reason: ", ".join(names) for reason, names in reasons.items()}
-    show(document_report(str(recording), verdict | {"switched_off": off}))
 
 
 def bench(json: Json = False) -> None:

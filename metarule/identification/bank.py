@@ -21,6 +21,7 @@ import torch
 
 from metarule.identification.classifier import RuleClassifier
 from metarule.identification.degrading import Degradation, degraded, drawn
+from metarule.identification.extractor import LARGEST
 from metarule.identification.observables import columns, first_snapshot, matrix, observables
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.simulation import Job, simulated
@@ -42,7 +43,6 @@ SPARSE_FROM = 256
 """Width from which on networks are also seen sparsely: a tenth of the hidden units, five snapshots."""
 
 TREES = 120
-LARGEST = 6e4  # what float16 holds
 
 
 class Row(NamedTuple):

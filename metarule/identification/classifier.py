@@ -66,13 +66,16 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         `groups` name every row's network; `out_of_fold` (rows, classes) are the raw probabilities of an earlier fit on
         the same rows, `out_of_fold_`, in place of a new cross-fit.
         """
-        if recordings_given(X):
-            groups = _networks(X, groups)
-            self.extractor_ = ObservableExtractor().fit(X)  # pyright: ignore[reportArgumentType]
-            X = self.extractor_.transform(X)  # noqa: N806  # pyright: ignore[reportArgumentType]
+        given: Any = X
+        if recordings_given(given):
+            groups = _networks(given, groups)
+            self.extractor_ = ObservableExtractor().fit(given)
+            given = self.extractor_.transform(given)
         elif hasattr(self, "extractor_"):
             del self.extractor_
-        table, labels = validate_data(self, X, y, ensure_all_finite="allow-nan", dtype=np.float32, ensure_min_samples=2)
+        settings: Any = {"ensure_all_finite": "allow-nan", "dtype": np.float32, "ensure_min_samples": 2}
+        checked: Any = validate_data(self, given, y, **settings)
+        table, labels = checked
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -88,7 +91,7 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
     def _model(self) -> Any:
         if self.estimator is not None:
             return clone(self.estimator)
-        return ExtraTreesClassifier(self.n_estimators, max_features=0.3, random_state=self.random_state)
+        return trees(self.n_estimators, self.random_state)
 
     def _crossed(self, table: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """Probabilities of every row by a model that never saw its group, or by the whole model where there is none."""
@@ -132,7 +135,8 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         if recordings_given(X) and hasattr(self, "extractor_"):
             X = self.extractor_.transform(X)  # noqa: N806
-        return validate_data(self, X, ensure_all_finite="allow-nan", dtype=np.float32, reset=False)
+        table: Any = validate_data(self, X, ensure_all_finite="allow-nan", dtype=np.float32, reset=False)
+        return table
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Calibrated probabilities (rows, classes)."""
@@ -160,6 +164,12 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
     def novelty_p(self, X: Any) -> np.ndarray:  # noqa: N803
         """Conformal p-value of the novelty score: uniform, or above it, for rows like those of the fit."""
         return p_values(self.novelty_score(X), self.novelty_scores_)
+
+
+def trees(count: int, random_state: int | None = 0) -> ExtraTreesClassifier:
+    """Trees that look at a third of the observables at each split."""
+    share: Any = 0.3
+    return ExtraTreesClassifier(count, max_features=share, random_state=random_state)
 
 
 def _networks(recordings: Any, groups: Any) -> Any:

@@ -1,208 +1,257 @@
-"""Classify a recording by replay: every rule of the bank is run one step at a time on what was recorded.
+"""Classify a recording: which rule made it, how sure that is, and by which equation.
 
-For each snapshot the rule's change is computed at the recorded weights, inputs and targets; one scale (its step size)
-is fitted over all synapses and steps, and what remains is what the rule does not explain.
+Three witnesses are heard: trees over scale-free observables, replay of every rule, and regression on the vocabulary of
+terms. What is missing in a recording switches those off that need it, by name.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from metarule.identification import bank as banks
+from metarule.identification.bank import COVARIATES, Bank
+from metarule.identification.equation import equation as equation_of
+from metarule.identification.extractor import LARGEST
+from metarule.identification.observables import matrix, observables
 from metarule.identification.recording import Recording, RecordingError, load
-from metarule.learner import Learner
-from metarule.network import Network, Population, Projection
-from metarule.rng import Noise, noise_for
-from metarule.signals import Batch
-from metarule.synapses.sgd import Sgd
-from metarule.zoo import ZOO, Algorithm
+from metarule.identification.reference import REFERENCE, equivalence_class
+from metarule.identification.replay import Replays, replay
+from metarule.identification.updates import shown_updates
+from metarule.identification.verdict import Discriminative, Fused, Verdict, fused, label_of, summary
+from metarule.jobs import versions
 
-IDENTIFIED = 0.95
-"""Share of the weight changes that a rule has to explain to be named."""
-
-MARGIN = 0.05
-"""Rules whose explained shares differ by less cannot be told apart by replay."""
+FEW = 3
+"""Single updates below which a verdict is called insufficient: nothing can be fitted to some and judged on others."""
 
 
-@dataclass(frozen=True)
-class Replay:
-    """How well one rule explains a recording: `explained` = 1 - |dW - a P|^2 / |dW|^2 with the best a >= 0.
-
-    `weakest` is the same share, with the same a, at the edge that the rule explains least: a readout that learns fast
-    would else speak for hidden layers that learn by another rule. A rule that predicts nothing explains 0.
-    """
-
-    rule: str
-    explained: float
-    weakest: float
-    scale: float
+@runtime_checkable
+class Recorded(Protocol):
+    """Anything that holds a recording, as a Recorder does."""
 
     @property
-    def fits(self) -> bool:
-        """Whether the rule may be named."""
-        return min(self.explained, self.weakest) >= IDENTIFIED
+    def recording(self) -> Recording:
+        """What was recorded."""
+        ...
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The answer: `verdict` is "identified", "ambiguous" or "unknown"; `labels` the rules that remain."""
+class _Heard(NamedTuple):
+    """What can be asked of a recording: the number of its single updates, and why witnesses are off."""
 
-    verdict: str
-    labels: tuple[str, ...]
-    replay: tuple[Replay, ...]
-    switched_off: dict[str, str]
-    snapshots: int
-
-    def table(self) -> dict[str, Any]:
-        """The verdict as JSON values."""
-        return asdict(self)
+    updates: int
+    off: dict[str, str]
 
 
-def classify_file(path: str | Path) -> dict[str, Any]:
-    """The verdict on an .npz recording, as JSON values; raises RecordingError on bad input."""
-    return classify(load(path)).table()
+def classify(
+    recorded: Recording | Recorded | str | Path,
+    bank: str | Path | Bank | None = None,
+    alpha: float = 0.1,
+    equation: bool = True,
+    mapping: str | Path | None = None,
+) -> Verdict:
+    """The verdict on a recording, a Recorder, a file or a folder of checkpoints.
 
-
-def classify(recording: Recording) -> Verdict:
-    """Which rules of the zoo explain a recording, by replay alone.
-
-    Rules with hidden state (momentum, Adam) or hidden feedback weights cannot be replayed and are named as switched
-    off. Raises RecordingError where inputs are missing or snapshots are more than one update apart.
+    Its prediction set covers 1 - `alpha` of networks like the bank's; `equation` = False leaves out the third witness,
+    the slow one. Raises RecordingError on bad input, ValueError where alpha does not lie between 0 and 1.
     """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha = {alpha} must lie between 0 and 1; 0.1 leaves one network in ten uncovered")
+    opened = bank if isinstance(bank, Bank) else banks.opened(banks.DEFAULT if bank is None else Path(bank))
+    recording = _recording(recorded, mapping)
+    heard = _heard(recording)
+    layers = len(recording.structure.sizes) - 2
+    domain = _domain(recording, heard, opened)
+    replays = replay(recording, {name: REFERENCE[name] for name in opened.classes if name in REFERENCE})
+    trees = None if "discriminative" in heard.off else _discriminative(recording, opened, alpha)
+    if trees is None or heard.updates < FEW:
+        lacking = heard.off.get("discriminative") or f"it has {heard.updates} single updates, and {FEW} are needed"
+        answer = Fused("insufficient", (), lacking)
+    else:
+        answer = fused(trees, {row.rule: row.says for row in replays.rows}, layers)
+    label, kin = label_of(answer)
+    outside = [name for name, entry in domain.items() if entry["inside"] is False]
+    found = equation_of(recording).table() if equation and "equation" not in heard.off else None
+    return Verdict(
+        answer.kind,
+        label,
+        kin,
+        equivalence_class(label, layers) if label in opened.classes else (),
+        {} if trees is None else dict(trees.probabilities),
+        () if trees is None else trees.prediction_set,
+        None if trees is None else trees.novelty_p,
+        tuple(row.table() for row in replays.rows),
+        found,
+        domain,
+        _used(recording, heard, replays, asked=equation),
+        _warnings(recording, heard, outside, replays),
+        _would_help(recording, heard, answer),
+        _provenance(opened, bank, alpha),
+        summary(answer, trees, layers, outside),
+    )
+
+
+def classify_file(path: str | Path, **options: Any) -> dict[str, Any]:
+    """The verdict on a file or folder as JSON values; options as in `classify`."""
+    return classify(path, **options).table()
+
+
+def _recording(recorded: Recording | Recorded | str | Path, mapping: str | Path | None) -> Recording:
+    if isinstance(recorded, Recording):
+        return recorded
+    return load(recorded, mapping) if isinstance(recorded, (str, Path)) else recorded.recording
+
+
+def _heard(recording: Recording) -> _Heard:
+    off: dict[str, str] = {}
+    try:
+        updates = len(shown_updates(recording))
+    except RecordingError as error:
+        updates = 0
+        off |= dict.fromkeys(("discriminative", "replay", "equation"), str(error))
+    if recording.target is None and "replay" not in off:
+        off["error terms"] = "/target is missing: nothing that depends on an error can be judged"
+    return _Heard(updates, off)
+
+
+def _discriminative(recording: Recording, bank: Bank, alpha: float) -> Discriminative | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
+        seen = observables(recording)
+    table = matrix([seen], bank.names).clip(-LARGEST, LARGEST).astype(np.float32)
+    model = bank.classifier("weights" if recording.weights else "activity")
+    chances, inside = model.predict_proba(table)[0], model.predict_set(table, alpha)[0]
+    order = np.argsort(-chances, kind="stable")
+    names = [str(name) for name in model.classes_]
+    return Discriminative(
+        {names[k]: float(chances[k]) for k in order},
+        tuple(names[k] for k in order if inside[k]),
+        float(model.novelty_p(table)[0]),
+    )
+
+
+def _domain(recording: Recording, heard: _Heard, bank: Bank) -> dict[str, dict[str, Any]]:
+    """Each covariate that is known of the recording beside the bank's range; `inside` is None where it is unknown."""
+    hidden = list(recording.structure.sizes.values())[1:-1]
+    samples = None if recording.input is None else recording.input.shape[1] - recording.probes
+    known: dict[str, float | None] = {
+        "width": float(np.mean(hidden)) if hidden else None,
+        "depth": float(len(hidden)),
+        "batch": None if samples is None else float(samples),
+        "observed": _observed(recording),
+        "snapshots": float(len(recording.time)) if heard.updates else None,
+    }
+    rows = bank.views["weights" if recording.weights else "activity"].covariates
+    found: dict[str, dict[str, Any]] = {}
+    for place, name in enumerate(COVARIATES):
+        if name not in known:
+            continue
+        low, high, value = float(rows[:, place].min()), float(rows[:, place].max()), known[name]
+        inside = None if value is None else bool(low * (1 - 1e-6) <= value <= high * (1 + 1e-6))
+        found[name] = {"value": value, "low": low, "high": high, "inside": inside}
+    for name, allowed in (("nonlinearity", ("tanh", "relu")), ("output", ("softmax",))):
+        value = recording.meta.get(name)
+        found[name] = {"value": value, "allowed": list(allowed), "inside": None if value is None else value in allowed}
+    return found
+
+
+def _observed(recording: Recording) -> float:
+    """The share of hidden units of which anything is known."""
+    names = list(recording.structure.sizes)[1:-1]
+    if not names:
+        return 1.0
+    shares = []
+    for name in names:
+        rows = [np.isfinite(a).any(axis=(0, 2)) for edge, a in recording.weights.items() if edge.endswith(f"->{name}")]
+        if not rows and name in recording.activity:
+            rows = [np.isfinite(recording.activity[name]).any(axis=(0, 1))]
+        shares.append(float(np.mean(rows)) if rows else 0.0)
+    return float(np.mean(shares))
+
+
+def _used(recording: Recording, heard: _Heard, replays: Replays, asked: bool) -> dict[str, Any]:
+    parts = {
+        "weights": bool(recording.weights), "activity": bool(recording.activity),
+        "input": recording.input is not None, "target": recording.target is not None,
+        "reward": recording.reward is not None,
+    }  # fmt: skip
+    off = dict(heard.off)
+    if not asked:
+        off["equation"] = "it was not asked for"
+    return {
+        "snapshots": len(recording.time),
+        "single_updates": heard.updates,
+        "parts": [name for name, there in parts.items() if there],
+        "missing": [name for name, there in parts.items() if not there],
+        "switched_off": off,
+        "not_replayed": dict(replays.switched_off),
+        "noise_share": replays.noise,
+    }
+
+
+def _warnings(recording: Recording, heard: _Heard, outside: list[str], replays: Replays) -> tuple[str, ...]:
+    found = []
+    if outside:
+        found.append(
+            f"{', '.join(outside)}: outside the bank's calibration domain, so that probabilities and the coverage of "
+            "the prediction set are not guaranteed"
+        )
+    for name in ("nonlinearity", "output"):
+        if name not in recording.meta:
+            taken = {"nonlinearity": "tanh", "output": "softmax"}[name]
+            found.append(f"/meta does not say the {name}; {taken} was taken for granted")
+    if recording.meta.get("snapshot") == "after":
+        found.append("/meta: snapshots follow the update on their samples, so that changes and batches are one off")
+    if not recording.weights and heard.updates:
+        found.append("weights were not recorded; they are inferred from activity, which is exact with enough stimuli")
+    if any(row.rule == "adam" and row.says == "excluded" for row in replays.rows):
+        found.append("Adam is replayed from update 0 on; where training began before the recording, it cannot fit")
+    return tuple(found)
+
+
+def _would_help(recording: Recording, heard: _Heard, answer: Fused) -> tuple[str, ...]:
+    """What to record next, the most telling first."""
+    found = []
     if recording.input is None:
-        raise RecordingError("/input is missing; replay needs the inputs of every update: record them")
-    updates = recording.meta.get("updates_per_snapshot", 1)
-    if updates != 1:
-        raise RecordingError(
-            f"/meta: updates_per_snapshot = {updates}, but replay needs a snapshot before every update; record each"
-        )
-    gaps = np.diff(recording.time.astype(np.float64))
-    if np.any(gaps != 1):
-        place = int(np.argmax(gaps != 1))
-        raise RecordingError(
-            f"/time goes from {recording.time[place]} to {recording.time[place + 1]} at [{place + 1}], but replay "
-            "needs a snapshot before every update; let time count updates and record each"
-        )
-    network = rebuilt(recording)
-    replays, switched_off = [], {}
-    for name, row in ZOO.items():
-        reason = _unfit(row, recording, network)
-        if reason:
-            switched_off[name] = reason
-        else:
-            replays.append(_replayed(name, row.learner(network), recording))
-    replays.sort(key=lambda replay: -replay.explained)
-    fitting = [replay for replay in replays if replay.fits]
-    labels = tuple(replay.rule for replay in fitting if fitting[0].explained - replay.explained < MARGIN)
-    verdict = "unknown" if not labels else "identified" if len(labels) == 1 else "ambiguous"
-    return Verdict(verdict, labels, tuple(replays), switched_off, len(recording.time))
+        found.append("the inputs of every recorded update: all three witnesses need them")
+    if recording.target is None:
+        found.append("the targets of every recorded update: error-driven rules cannot be told apart without")
+    if heard.updates < FEW:
+        found.append("bursts of consecutive updates (mr.Recorder keeps 3 of every 10): only they show exact changes")
+    if answer.kind in ("ambiguous", "unknown") and not recording.weights:
+        found.append("the weights, or more stimuli per snapshot than a layer has inputs, which determine them")
+    if answer.kind == "ambiguous":
+        found += _separating(answer.labels, recording)
+    if answer.kind == "unknown":
+        found.append("the rule's own simulation, if it is known: 'metarule bank add RUN' makes it a class")
+    return tuple(dict.fromkeys(found))
 
 
-def rebuilt(recording: Recording) -> Network:
-    """The network that a recording's edges describe."""
-    sizes = recording.structure.sizes
-    activation = recording.meta.get("nonlinearity", "tanh")
-    biased: set[str] = set()
-    projections = []
-    for edge in recording.weights:
-        source, _, target = edge.partition("->")
-        projections.append(Projection(edge, source, target, bias=target in recording.bias and target not in biased))
-        biased.add(target)
-    populations = tuple(Population(name, size, activation) for name, size in sizes.items())
-    output = recording.meta.get("output", "softmax")
-    return Network(populations, tuple(projections), output, float(recording.meta.get("beta", 1.0)))
+def _separating(labels: tuple[str, ...], recording: Recording) -> list[str]:
+    """What tells the rules of an ambiguous verdict apart."""
+    rivals, found = set(labels), []
+    if len(rivals & {"feedback_alignment", "direct_feedback_alignment"}) == 2:
+        found.append("a network with two hidden layers or more: with one these are the same rule")
+    if rivals & {"momentum", "adam"}:
+        found.append("the first updates of training without a gap, when a running average is still empty")
+    if rivals & {"node_perturbation", "weight_perturbation", "reinforce"}:
+        found.append("the reward of every trial, and repeats of one input: exploration differs from repeat to repeat")
+    if rivals & {"feedback_alignment", "kolen_pollack", "information_alignment", "sign_symmetry", "backprop"}:
+        found.append("a longer stretch of training with larger steps: fixed feedback stays, learned feedback moves")
+    if _observed(recording) < 1:
+        found.append("more of the hidden units: replay needs all of them")
+    return found or ["more bursts of consecutive updates, at other stages of learning"]
 
 
-def _unfit(row: Algorithm, recording: Recording, network: Network) -> str | None:
-    """Why a row cannot be replayed on a recording; None where it can."""
-    try:
-        learner = row.learner(network)
-    except ValueError as error:
-        return str(error)
-    if learner.projections != network.projections:
-        return "its feedback weights were not recorded"
-    if any(synapse != Sgd() for synapse in row.synapses.values()):
-        return "its synapses have a hidden state, decay or are bounded"
-    moments = _Moments(learner, recording)
-    columns = moments.columns
-    if learner.credit.stages(network, moments.batch(0)) > 1:
-        return "it changes weights several times per batch, and snapshots show one change"
-    noise = noise_for([(0, "replay")])
-    if learner.credit.init(columns.credit, network, moments.weights(0), noise):
-        return "its credit assignment has a hidden state"
-    if any(rule.init(columns.rules[key], next(iter(moments.series.values()))[:1]) for key, rule in row.rules.items()):
-        return "its rule has a hidden state"
-    try:
-        first, second = (moments.predicted(0, noise.at(draw)) for draw in ("first", "second"))
-    except ValueError as error:
-        return str(error)
-    if any(not torch.equal(first[name], second[name]) for name in first):
-        return "it explores with noise that was not recorded"
-    return None
-
-
-class _Moments:
-    """What a rule would have done at each snapshot of a recording."""
-
-    def __init__(self, learner: Learner, recording: Recording) -> None:
-        self.learner = learner
-        self.columns = learner.columns(torch.ones(1, len(learner.params), dtype=torch.float64))
-        self.series = {p.name: _whole(recording, p) for p in learner.network.projections}
-        assert recording.input is not None
-        self.inputs = _tensor(recording.input)
-        self.targets = None if recording.target is None else _tensor(recording.target)
-
-    def weights(self, moment: int) -> dict[str, Tensor]:
-        return {edge: whole[moment : moment + 1] for edge, whole in self.series.items()}
-
-    def batch(self, moment: int) -> Batch:
-        now = slice(moment, moment + 1)
-        return Batch(self.inputs[now], None if self.targets is None else self.targets[now])
-
-    def predicted(self, moment: int, noise: Noise) -> dict[str, Tensor]:
-        state = {"weights": self.weights(moment), "credit": {}, "rules": {p.name: {} for p in self.learner.plastic}}
-        return self.learner.induced(self.columns, state, self.batch(moment), moment, noise)
-
-
-def _replayed(name: str, learner: Learner, recording: Recording) -> Replay:
-    moments = _Moments(learner, recording)
-    noise = noise_for([(0, "replay")])
-    sums = {name: np.zeros(3) for name in moments.series}
-    for moment in range(len(recording.time) - 1):
-        predicted = moments.predicted(moment, noise)
-        for edge, whole in moments.series.items():
-            seen = whole[moment + 1] - whole[moment]
-            made = predicted[edge][0] if edge in predicted else torch.zeros_like(seen)
-            products = (seen * seen, seen * made, made * made)
-            sums[edge] += [float(product.sum()) for product in products]
-    return _fitted(name, np.array(list(sums.values())))
-
-
-def _fitted(name: str, sums: np.ndarray) -> Replay:
-    """The replay with the best scale, from |dW|^2, dW P and |P|^2 of every edge (edges, 3)."""
-    total, cross, own = sums.sum(axis=0)
-    if not 0 < total < np.inf:
-        raise RecordingError(f"/weights: the squared changes sum to {total}; rescale them to ordinary size")
-    if not np.isfinite(own) or own == 0:
-        return Replay(name, 0.0, 0.0, 0.0)
-    scale = max(cross / own, 0.0)
-    left = sums @ np.array([1.0, -2 * scale, scale**2])
-    # an edge that never changed is explained by a rule that says so, and by no other
-    shares = [1 - rest / seen if seen else float(rest == 0) for rest, seen in zip(left, sums[:, 0], strict=True)]
-    return Replay(name, float(1 - left.sum() / total), float(min(shares)), float(scale))
-
-
-def _whole(recording: Recording, projection: Projection) -> Tensor:
-    weights = _tensor(recording.weights[projection.name])
-    if not projection.bias:
-        return weights
-    return torch.cat((weights, _tensor(recording.bias[projection.target])[:, :, None]), dim=2)
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.as_tensor(array.astype(np.float64))
+def _provenance(opened: Bank, bank: str | Path | Bank | None, alpha: float) -> dict[str, Any]:
+    path = banks.DEFAULT if bank is None else None if isinstance(bank, Bank) else Path(bank)
+    return {
+        "bank": opened.card.get("name"),
+        "bank_sha256": None if path is None else hashlib.sha256(path.read_bytes()).hexdigest(),
+        "classes": list(opened.classes),
+        "alpha": alpha,
+        "versions": versions(),
+    }

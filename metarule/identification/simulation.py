@@ -61,9 +61,9 @@ class Simulation:
 
     Per block an activation, an initial scale and a batch size are drawn, the same for every rule; per network the
     `displacement` |W(20) - W(0)| / |W(0)|, log-uniform, and the share of the way, uniform, that it has come from fresh
-    weights to those after `taught` updates by backprop when its rule takes over. A recording has `bursts` of `burst` consecutive snapshots,
-    spread over `updates`, each with the batch of the update that follows and `probes` stimuli that are the same
-    throughout. Raises ValueError on unknown names and on numbers out of range.
+    weights to those after `taught` updates by backprop when its rule takes over. A recording has `bursts` of `burst`
+    consecutive snapshots, spread over `updates`, each with the batch of the update that follows and `probes` stimuli
+    that are the same throughout. Raises ValueError on unknown names and on numbers out of range.
     """
 
     rules: tuple[str, ...] = tuple(REFERENCE)
@@ -161,12 +161,12 @@ def simulated(job: Job, row: Algorithm | None = None) -> list[Recording]:
     simulation, task = job.simulation, DATA[job.task]
     # what is drawn per block does not depend on the rule
     noise = noise_for([(simulation.seed, "block", job.task, *job.hidden, job.block)])
-    activation, init_scale, batch = (
-        options[int(noise.at(name).integers(len(options)))]
-        for name, options in (
-            ("activation", simulation.activation), ("init", simulation.init_scale), ("batch", simulation.batch),
-        )
-    )  # fmt: skip
+
+    def draw(name: str, options: tuple[Any, ...]) -> Any:
+        return options[int(noise.at(name).integers(len(options)))]
+
+    activation, batch = draw("activation", simulation.activation), draw("batch", simulation.batch)
+    init_scale = draw("init", simulation.init_scale)
     sizes = (task.inputs, *job.hidden, task.outputs)
     network = Network.chain(sizes, activation, task.output, bias=True, init_scale=init_scale)
     learner = (row or REFERENCE[job.rule]).learner(network)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from sklearn.model_selection import BaseCrossValidator, LeaveOneGroupOut
 class LeaveOneRuleOut(BaseCrossValidator):
     """Each class in turn is tested and never trained on: what is not known has to be rejected."""
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # noqa: N803
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Generator[tuple[np.ndarray, np.ndarray], Any, None]:  # noqa: N803
         """(train, test) rows per class; raises ValueError where there are fewer than three classes."""
         labels = self._labels(y)
         for label in np.unique(labels):
             yield np.flatnonzero(labels != label), np.flatnonzero(labels == label)
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: N803
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: N803  # pyright: ignore[reportIncompatibleMethodOverride]
         """The number of classes."""
         return len(np.unique(self._labels(y)))
 

@@ -7,8 +7,9 @@ drive of every unit is the inverse of its nonlinearity, and weights are the leas
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,13 +57,7 @@ def single_updates(recording: Recording) -> Updates:
 
     Raises RecordingError where inputs are missing or no two snapshots are one update apart.
     """
-    moments = np.flatnonzero(recording.gaps == 1)
-    if len(moments) == 0:
-        raise RecordingError(
-            "/time: no two snapshots are one update apart; record bursts of consecutive updates, as mr.Recorder does"
-        )
-    if recording.input is None:
-        raise RecordingError("/input is missing: what made a change cannot be said; record the inputs of every update")
+    fine = shown_updates(recording)
     names = tuple(recording.structure.sizes)
     edges = [f"{source}->{target}" for source, target in itertools.pairwise(names)]
     inferred = not recording.weights
@@ -75,9 +70,6 @@ def single_updates(recording: Recording) -> Updates:
         )
     batch = slice(recording.probes, None)
     taught = recording.target is not None
-    fine = moments[[_shown(recording, moment) for moment in moments]]
-    if len(fine) == 0:
-        raise RecordingError("/input: no update has a recorded batch; record the inputs of the updates themselves")
     layers = []
     for edge, (source, target) in zip(edges, itertools.pairwise(names), strict=True):
         whole = np.asarray(weights[edge], dtype=np.float64)
@@ -101,6 +93,24 @@ def single_updates(recording: Recording) -> Updates:
     top = rates[names[-1]][fine][:, batch]
     error = None if target is None else target - top
     return Updates(tuple(layers), error, target, times, follows, inferred)
+
+
+def shown_updates(recording: Recording) -> np.ndarray:
+    """The snapshots right before a single update whose batch was recorded.
+
+    Raises RecordingError where inputs are missing or no two snapshots are one update apart.
+    """
+    moments = recording.singles
+    if len(moments) == 0:
+        raise RecordingError(
+            "/time: no two snapshots are one update apart; record bursts of consecutive updates, as mr.Recorder does"
+        )
+    if recording.input is None:
+        raise RecordingError("/input is missing: what made a change cannot be said; record the inputs of every update")
+    fine = moments[[_shown(recording, int(moment)) for moment in moments]]
+    if len(fine) == 0:
+        raise RecordingError("/input: no update has a recorded batch; record the inputs of the updates themselves")
+    return fine
 
 
 def _shown(recording: Recording, moment: int) -> bool:
@@ -132,7 +142,7 @@ def rates_of(recording: Recording, names: tuple[str, ...]) -> dict[str, np.ndarr
 
 
 def inferred_weights(
-    recording: Recording, names: tuple[str, ...], rates: dict[str, np.ndarray], seen: dict[str, np.ndarray]
+    recording: Recording, names: tuple[str, ...], rates: dict[str, np.ndarray], seen: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Edge -> weights (T, I, J) of the units that were seen, from drives and pre rates; an always-on unit is fitted."""
     found = {}

@@ -15,15 +15,6 @@ from metarule.identification.reference import UNKNOWN, equivalence_class, family
 NOVEL = 0.05
 """Novelty p-value below which a recording is not taken for one of the bank's."""
 
-EXPLAINS = 0.98
-"""Share of the weight changes, at the worst edge too, from which on replay names a rule."""
-
-CONTRADICTS = 0.9
-"""Share that a rule which can be replayed has to explain where another rule explains more, or it is not named."""
-
-TIE = 0.01
-"""Rules whose explained shares differ by less cannot be told apart by replay."""
-
 GAP = (
     "The bank is small simulated rate networks with known inputs: how far a verdict carries to a brain area is open, "
     "and none is claimed."
@@ -83,37 +74,39 @@ class Fused:
     why: str
 
 
-def fused(discriminative: Discriminative, replayed: Mapping[str, float], hidden_layers: int) -> Fused:
-    """One answer from the probabilities and, by rule, the share that replay explains (at its worst edge).
+def fused(discriminative: Discriminative, replayed: Mapping[str, str], hidden_layers: int) -> Fused:
+    """One answer from the trees and from what replay says of each rule ("explains", "excluded", "open").
 
-    Replay that explains nearly everything speaks for the rules tied with it; a rule that can be replayed and does not
-    explain what another explains is struck out.
+    Rules that explain all changes stand against the trees' prediction set; a rule that replay excludes is struck out of
+    it. Where the two leave nothing in common the answer is ambiguous, or unknown if replay speaks for no rule.
     """
-    best = max(replayed.values(), default=0.0)
-    tied = tuple(name for name, share in replayed.items() if share >= max(EXPLAINS, best - TIE))
     leading = discriminative.leading
-    same = equivalence_class(leading, hidden_layers)
-    novel = discriminative.novelty_p < NOVEL
-    if tied:
-        agreeing = [name for name in tied if name in same]
-        if agreeing and set(tied) <= set(same):
-            return Fused("identified", (leading,), "trees and replay name the same rule")
-        if agreeing:
-            remain = tuple(name for name in tied if name in (*discriminative.prediction_set, leading))
-            if set(remain) <= set(same) and not novel:
-                return Fused("identified", (leading,), "replay leaves several rules, and the trees exclude the others")
-            others = tuple(name for name in remain or tied if name != leading)
-            return Fused("ambiguous", (leading, *others), "replay cannot tell these rules apart on this recording")
-        return Fused("ambiguous", (*tied, leading), "replay and trees name different rules")
-    if leading in replayed and replayed[leading] < CONTRADICTS and best >= CONTRADICTS:
-        rival = max(replayed, key=lambda name: replayed[name])
-        return Fused("ambiguous", (rival, leading), "replay explains another rule better than the one the trees name")
-    if novel:
+    considered = (leading, *(name for name in discriminative.prediction_set if name != leading))
+    explaining = tuple(name for name, says in replayed.items() if says == "explains")
+    if explaining:
+        return _beside(explaining, considered, hidden_layers)
+    remain = tuple(name for name in considered if replayed.get(name) != "excluded")
+    if not remain:
+        return Fused("unknown", (), f"it resembles {leading}, which replay excludes, and no replayed rule explains it")
+    if discriminative.novelty_p < NOVEL:
         return Fused("unknown", (), "it resembles no rule of the bank, and no replayed rule explains it")
-    remaining = tuple(name for name in discriminative.prediction_set if name != leading)
-    if set(remaining) <= set(same):
+    if remain[0] != leading:
+        return Fused("ambiguous", remain, f"the trees name {leading}, which replay excludes")
+    if set(remain) <= set(equivalence_class(leading, hidden_layers)):
         return Fused("identified", (leading,), "the trees leave one rule, or rules that are the same here")
-    return Fused("ambiguous", (leading, *remaining), "the prediction set holds several rules")
+    return Fused("ambiguous", remain, "the prediction set holds several rules")
+
+
+def _beside(explaining: tuple[str, ...], considered: tuple[str, ...], hidden_layers: int) -> Fused:
+    """The answer where replay names rules: what they and the trees have in common."""
+    shared = tuple(name for name in considered if name in explaining)
+    if not shared:
+        return Fused("ambiguous", (*explaining, considered[0]), "replay and trees name different rules")
+    if not set(shared) <= set(equivalence_class(shared[0], hidden_layers)):
+        return Fused("ambiguous", shared, "neither replay nor trees tell these rules apart on this recording")
+    if set(explaining) <= set(equivalence_class(shared[0], hidden_layers)):
+        return Fused("identified", shared[:1], "trees and replay name the same rule")
+    return Fused("identified", shared[:1], "replay leaves several rules, and the trees exclude the others")
 
 
 def summary(fused: Fused, discriminative: Discriminative | None, hidden_layers: int, outside: list[str]) -> str:

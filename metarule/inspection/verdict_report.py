@@ -27,21 +27,19 @@ def verdict_report(title: str, verdict: dict[str, Any]) -> RenderableType:
         ]
         parts.append(plain_table("Discriminative", rows))
     if verdict["replay"]:
-        rows = [
-            {name: row[name] for name in ("rule", "explained", "weakest", "scale")} for row in verdict["replay"][:SHOWN]
-        ]
+        shown = ("rule", "explained", "weakest", "scale", "says")
+        rows = [{name: row[name] for name in shown} for row in verdict["replay"][:SHOWN]]
         parts.append(plain_table("Replay", rows))
-    domain = {
-        name: f"{_short(entry['value'])}, bank {_short(entry['low'])} to {_short(entry['high'])}"
-        f"{'' if entry['inside'] else '  OUTSIDE'}"
-        for name, entry in verdict["domain"].items()
-    }
-    parts.append(settings_table("Domain", domain))
+    parts.append(settings_table("Domain", {name: _place(entry) for name, entry in verdict["domain"].items()}))
     used = verdict["used"]
-    parts.append(f"Used: {used['snapshots']} snapshots, {used['single_updates']} single updates,")
-    parts.append(f"  {', '.join(used['present'])}; missing: {', '.join(used['missing']) or 'nothing'}.")
+    parts.append(
+        Text(
+            f"Used: {used['snapshots']} snapshots, {used['single_updates']} single updates; "
+            f"{', '.join(used['parts'])}; missing: {', '.join(used['missing']) or 'nothing'}."
+        )
+    )
     reasons: dict[str, list[str]] = {}
-    for name, reason in used["switched_off"].items():
+    for name, reason in (used["switched_off"] | used["not_replayed"]).items():
         reasons.setdefault(reason, []).append(name)
     if reasons:
         parts.append(settings_table("Switched off", {reason: ", ".join(names) for reason, names in reasons.items()}))
@@ -50,5 +48,9 @@ def verdict_report(title: str, verdict: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _short(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.4g}"
+def _place(entry: dict[str, Any]) -> str:
+    """A covariate beside the bank's range."""
+    value = entry["value"]
+    said = "unknown" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+    allowed = ", ".join(entry["allowed"]) if "allowed" in entry else f"{entry['low']:.4g} to {entry['high']:.4g}"
+    return f"{said}; bank: {allowed}{'  OUTSIDE' if entry['inside'] is False else ''}"
