@@ -114,7 +114,8 @@ def _unpickled(file: Path) -> object:
 
 def _reason(error: Exception) -> str:
     """The sentence that says why, of the page on what to do that torch makes of it."""
-    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    found = re.search(r"WeightsUnpickler error: (.+)|(Trying to load .+)", str(error))
+    said = found[found.lastindex or 0] if found else str(error)
     return said.strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
