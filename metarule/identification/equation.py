@@ -80,7 +80,9 @@ class EdgeEquation:
                 f"{selection.coefficients[name]:.3g} = {combined(selection.combinations[name])}"
                 for name in selection.undetermined
             )
-            return f"{start} cannot be determined: on these data terms are the same; {combinations} is"
+            sure = {name: value for name, value in selection.coefficients.items() if name not in selection.combinations}
+            rest = f"; what is determined: {written(sure)}" if sure else ""
+            return f"{start} cannot be determined: on these data terms are the same; {combinations} is{rest}"
         made = f"{start} = {written(selection.coefficients)}"
         if self.feedback is not None:
             made += f", error = slope * F {self.feedback.source}, F a fitted fixed matrix"
@@ -139,10 +141,16 @@ class Equation:
 
 
 def equation(
-    recording: Recording, edge: str | None = None, terms: Sequence[str] | None = None, n_boot: int = 50, seed: int = 0
+    recording: Recording,
+    edge: str | None = None,
+    terms: Sequence[str] | None = None,
+    n_boot: int = 50,
+    seed: int = 0,
+    first: np.ndarray | None = None,
 ) -> Equation:
     """The equation of every edge of a recording, or of one; `terms` in place of the vocabulary.
 
+    `first` (I J) are the weights before the first update of a layer of which only activity was recorded.
     Raises RecordingError where neither single updates nor, in one layer, the inputs of every update are known, and
     ValueError on an edge or a term that does not exist.
     """
@@ -151,8 +159,8 @@ def equation(
     if edge is not None and edge not in edges:
         raise ValueError(unknown("edge", edge, edges))
     chosen = None if terms is None else tuple(term(name) for name in terms)
-    if coarse(recording):
-        selection, local = fit(trajectories(recording), chosen, n_boot=n_boot, seed=seed)
+    if first is not None or coarse(recording):
+        selection, local = fit(trajectories(recording, first), chosen, n_boot=n_boot, seed=seed)
         return Equation((EdgeEquation(edges[0], selection, max(local, 0.0), "trajectory"),))
     updates = single_updates(watched(recording))
     settings = _Settings(chosen, n_boot, seed, "inferred weights" if updates.inferred else "single updates")

@@ -17,7 +17,7 @@ ALIKE = 0.01
 """Rules are rivals where they explain the changes equally well, within this share, and better than ENOUGH."""
 
 APART = 0.1
-"""An experiment separates two rules where their predictions differ by at least this share of the larger one."""
+"""An experiment separates two rules where one leaves at least this share of the other's changes, whatever its size."""
 
 SAMPLES = 64
 
@@ -49,7 +49,9 @@ class Rivalry:
         if self.experiment is None:
             return f"{said}, and no inputs that were tried would separate them"
         share = 100 * self.experiment.difference
-        return f"{said}; {self.experiment.name} would separate them (predicted changes differ by {share:.0f} %)"
+        return (
+            f"{said}; {self.experiment.name} would separate them ({share:.0f} % of one's changes are not the other's)"
+        )
 
     def table(self) -> dict[str, Any]:
         """As it goes to JSON."""
@@ -157,9 +159,10 @@ def difference(
     inputs: np.ndarray,
     edge: str | None = None,
 ) -> float:
-    """How two rules' predicted changes of an edge differ on inputs (S J), over the larger one; weights the last ones.
+    """The sine of the angle between two rules' predicted changes of an edge on inputs (S J), at the last weights.
 
-    Targets, where there are any, are drawn from the recorded ones in turn.
+    It is what a rule leaves of the other one's changes whatever its size, 0 where nothing tells them apart. Targets,
+    where there are any, are the recorded ones in turn.
     """
     layer, error = read(_shown(recording, inputs), edge)
     rows, cols = usable(layer, error)
@@ -174,8 +177,8 @@ def difference(
             heard,
         )
         made.append(np.tensordot(np.array(list(rule.values())), design, 1))
-    larger = max(float(np.linalg.norm(each)) for each in made)
-    return float(np.linalg.norm(made[0] - made[1])) / larger if larger > 0 else 0.0
+    one, other = (each.ravel() / (np.linalg.norm(each) or 1.0) for each in made)
+    return float(np.sqrt(max((one @ one) * (other @ other) - (one @ other) ** 2, 0.0)))
 
 
 def _shown(recording: Recording, inputs: np.ndarray) -> Recording:
@@ -220,6 +223,7 @@ def _candidates(recording: Recording, seed: int) -> dict[str, np.ndarray]:
         f"inputs uniform between 0 and {top:.3g}": generator.uniform(0, top, size),
         f"Gaussian inputs with mean 0 and s.d. {spread:.3g}": generator.normal(0, spread, size),
         f"Gaussian inputs with mean {mean:.3g} and s.d. {spread:.3g}": generator.normal(mean, spread, size),
-        f"sparse inputs, one unit in ten at {top:.3g} and the others at 0": top * (generator.random(size) < 0.1),
+        f"sparse inputs, one unit in ten between 0 and {top:.3g}": generator.uniform(0, top, size)
+        * (generator.random(size) < 0.1),
         "inputs that are alike in all units": np.repeat(generator.normal(mean, spread, (size[0], 1)), size[1], axis=1),
     }

@@ -32,15 +32,17 @@ class Trajectory(NamedTuple):
     beta: float = 1.0
 
 
-def trajectories(recording: Recording) -> list[Trajectory]:
+def trajectories(recording: Recording, first: np.ndarray | None = None) -> list[Trajectory]:
     """The stretches between snapshots with weights; each starts from what was seen, the inputs of all updates known.
 
+    A recording without weights is one stretch, from weights `first` (I J) before its first update.
     Raises RecordingError where there are hidden layers, where an input is missing or no weights were ever seen.
     """
-    if len(recording.weights) != 1:
+    if len(recording.structure.sizes) != 2:
         raise RecordingError("/weights: coefficients are fitted through the dynamics of one layer only")
-    ((edge, whole),) = recording.weights.items()
-    weights = np.asarray(whole, dtype=np.float64)
+    source, name = recording.structure.sizes
+    edge = f"{source}->{name}"
+    weights = _weights(recording, edge, first)
     if recording.input is None or not np.isfinite(recording.input[:-1, recording.probes :]).all():
         raise RecordingError("/input is missing at some updates; between snapshots the inputs of all are needed")
     if (recording.gaps != 1).any():
@@ -48,7 +50,6 @@ def trajectories(recording: Recording) -> list[Trajectory]:
     seen = np.flatnonzero(np.isfinite(weights).all(axis=(1, 2)))
     if not len(seen):
         raise RecordingError(f"/weights/{edge}: no snapshot shows all weights; the first ones at least are needed")
-    name = edge.partition("->")[2]
     batch = slice(recording.probes, None)
     shown = np.asarray(recording.input, dtype=np.float64)[:, batch]
     rates = np.full((*shown.shape[:2], weights.shape[1]), np.nan)
@@ -59,21 +60,34 @@ def trajectories(recording: Recording) -> list[Trajectory]:
     if drive is not None and not np.isfinite(drive).all():
         raise RecordingError(f"/bias/{name} is missing at some updates; leave it out where there is none")
     found = []
-    for first, last in itertools.pairwise([*seen, len(weights) - 1]):
-        if last > first:
-            stretch = slice(first, last)
+    for start, last in itertools.pairwise([*seen, len(weights) - 1]):
+        if last > start:
+            stretch = slice(start, last)
             found.append(
                 Trajectory(
-                    weights[first],
+                    weights[start],
                     shown[stretch],
                     rates[stretch],
-                    weights[first + 1 : last + 1],
+                    weights[start + 1 : last + 1],
                     None if target is None else target[stretch],
                     None if drive is None else drive[stretch],
                     str(recording.meta.get("output", "softmax")),
                 )
             )
     return found
+
+
+def _weights(recording: Recording, edge: str, first: np.ndarray | None) -> np.ndarray:
+    """Weights (T I J), NaN where they were not seen."""
+    if recording.weights:
+        return np.asarray(recording.weights[edge], dtype=np.float64)
+    width, units = recording.structure.sizes.values()
+    weights = np.full((len(recording.time), units, width), np.nan)
+    if first is not None:
+        if first.shape != weights.shape[1:]:
+            raise RecordingError(f"the first weights have shape {first.shape}, the layer has {weights.shape[1:]}")
+        weights[0] = first
+    return weights
 
 
 class Evaluation(NamedTuple):

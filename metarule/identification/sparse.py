@@ -125,7 +125,7 @@ def select(
 def null_directions(gram: np.ndarray, names: tuple[str, ...], tolerance: float = TOLERANCE) -> Nulls:
     """Which columns others make up, the most complex ones first, so that what remains is as simple as can be."""
     size = np.sqrt(np.diag(gram))
-    silent = size <= 1e-12 * size.max(initial=0.0)
+    silent = size <= 1e-20 * size.max(initial=0.0)
     places = np.flatnonzero(~silent)
     directions, dependent = [], []
     for k in np.flatnonzero(silent):
