@@ -51,7 +51,7 @@ def tests() -> dict[str, Simulation]:
     """The test simulations: the bank's ranges, and wide networks, with seeds of their own."""
     return {
         "test": read(files()["test"]),
-        "wide_test": replace(read(files()["wide"]), seed=14, blocks=1),
+        "wide_test": replace(read(files()["wide"]), seed=24, blocks=1),
     }
 
 

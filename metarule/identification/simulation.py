@@ -72,7 +72,7 @@ class Simulation:
     activation: tuple[str, ...] = ("tanh",)
     init_scale: tuple[float, ...] = (0.5, 1.0, 1.5)
     batch: tuple[int, ...] = (8, 16, 24)
-    displacement: tuple[float, float] = (0.01, 0.15)
+    displacement: tuple[float, float] = (0.01, 0.3)
     taught: int = 150
     blocks: int = 2
     runs: int = 4
