@@ -244,9 +244,7 @@ def _of_layer(
     carried = feedback(layer, sources, above)
     if carried is None or not carried.r2_held_out > max(selection.r2_held_out, 0.0):
         return plain, error
-    # of the length of the weights above, so that coefficients are step sizes
-    length = np.linalg.norm(above.weight.mean(axis=0)) / (np.linalg.norm(carried.matrix) or 1.0)
-    carried = replace(carried, matrix=carried.matrix * length)
+    carried = carried.sized(sources[carried.source], above.weight)
     error = carried.carried(sources[carried.source], layer.slope)
     selection = _selected(moments(layer, settings.terms or vocabulary(True), error), settings)
     # the matrix saw all updates: what it foretells of others is what counts

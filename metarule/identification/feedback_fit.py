@@ -6,25 +6,27 @@ unit alone. What no source ever shows, as the sum of a softmax output's errors, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from metarule.identification.updates import Layer
 
-RIDGE = 1e-8
-"""Share of the mean square of a source that keeps B finite where the source has fewer dimensions than units."""
+RIDGES = (1e-8, 1e-5, 1e-3, 1e-2, 1e-1)
+"""Shares of a unit's mean Gram that are tried on its diagonal: of noise, B makes the most where a source is weakest."""
 
-TINY = 1e-300
+TINY = 1e-200
 
 
 @dataclass(frozen=True, eq=False)
 class Feedback:
     """A fitted matrix `matrix` (I O), what it carries, and the share of held-out changes it explains.
 
-    `on_weight` is the cosine with the transposed weights of the edge above, None where the sizes differ. `unseen`
-    counts the dimensions of the source that never showed, in which B is open.
+    `on_weight` is the cosine of what it carries with what the transposed weights of the edge above would, None where
+    the sizes differ. `unseen` counts the dimensions of the source that never showed, in which B is open.
     """
 
     source: str
@@ -36,6 +38,12 @@ class Feedback:
     def carried(self, source: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """The error at the post units (U B I)."""
         return source @ self.matrix.T * slope
+
+    def sized(self, source: np.ndarray, weight: np.ndarray) -> Feedback:
+        """The same, as strong as random feedback with the size of `weight`, so that coefficients are step sizes."""
+        carried = np.sqrt(np.mean((source @ self.matrix.T) ** 2))
+        usual = np.sqrt(np.mean(weight**2) * np.mean((source**2).sum(axis=2)))
+        return replace(self, matrix=self.matrix * float(usual / carried)) if carried > 0 else self
 
     def correlation(self, truth: np.ndarray, source: np.ndarray) -> float:
         """Correlation with a true matrix (I O), both seen only in the dimensions that the source (U B O) showed."""
@@ -63,20 +71,29 @@ def feedback(layer: Layer, sources: Mapping[str, np.ndarray], above: Layer | Non
     return next((each for each in fitted if each.r2_held_out > best - 1e-3), None)
 
 
-def matrix_of(layer: Layer, source: np.ndarray, updates: np.ndarray) -> np.ndarray:
-    """B (I O) by least squares over some of the updates."""
-    events = layer.pre.shape[1]
-    gram, cross = 0.0, 0.0
+class Sums(NamedTuple):
+    """What least squares needs of some updates: the Gram of every post unit (I O O), and its product with changes."""
+
+    gram: np.ndarray
+    cross: np.ndarray
+
+    def matrix(self, ridge: float) -> np.ndarray:
+        """B (I O), with a ridge that is the same for all units: those that were hardly active stay small."""
+        outputs = self.gram.shape[1]
+        size = float(np.trace(self.gram, axis1=1, axis2=2).mean()) / outputs + TINY
+        return np.linalg.solve(self.gram + ridge * size * np.eye(outputs), self.cross[:, :, None])[:, :, 0]
+
+
+def sums(layer: Layer, source: np.ndarray, updates: np.ndarray) -> Sums:
+    """The sums over some of the updates."""
+    events, units, outputs = layer.pre.shape[1], layer.slope.shape[2], source.shape[2]
+    gram, cross = np.zeros((units, outputs, outputs)), np.zeros((units, outputs))
     for update in updates:
         seen = layer.slope[update].T[:, :, None] * source[update] / events  # I B O
         alike = layer.pre[update] @ layer.pre[update].T
-        gram = gram + seen.transpose(0, 2, 1) @ (alike @ seen)
-        cross = cross + np.einsum("ibo,bi->io", seen, layer.pre[update] @ layer.change[update].T, optimize=True)
-    assert isinstance(gram, np.ndarray)
-    assert isinstance(cross, np.ndarray)
-    size = np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + TINY
-    ridged = gram + RIDGE * size[:, None, None] * np.eye(gram.shape[1])
-    return np.linalg.solve(ridged, cross[:, :, None])[:, :, 0]
+        gram += seen.transpose(0, 2, 1) @ (alike @ seen)
+        cross += np.einsum("ibo,bi->io", seen, layer.pre[update] @ layer.change[update].T, optimize=True)
+    return Sums(gram, cross)
 
 
 def explained(layer: Layer, error: np.ndarray, updates: np.ndarray) -> float:
@@ -89,16 +106,23 @@ def explained(layer: Layer, error: np.ndarray, updates: np.ndarray) -> float:
 def _fitted(layer: Layer, name: str, source: np.ndarray, above: Layer | None) -> Feedback:
     updates = np.arange(len(layer.change))
     halves = updates[::2], updates[1::2]
-    shares = []
-    for fit, test in (halves, halves[::-1]) if len(updates) > 1 else ():
-        error = source @ matrix_of(layer, source, fit).T * layer.slope
-        shares.append(explained(layer, error, test))
-    matrix = matrix_of(layer, source, updates)
+    parts = [sums(layer, source, half) for half in halves]
+
+    def held_out(ridge: float) -> float:
+        tests = zip(parts, halves[::-1], strict=True)
+        return float(
+            np.mean([explained(layer, source @ part.matrix(ridge).T * layer.slope, test) for part, test in tests])
+        )
+
+    shares = [held_out(ridge) for ridge in RIDGES] if len(updates) > 1 else [math.nan]
+    best = int(np.argmax(shares))
+    whole = Sums(parts[0].gram + parts[1].gram, parts[0].cross + parts[1].cross)
+    matrix = whole.matrix(RIDGES[best])
     on_weight = None
     if above is not None and above.weight.shape[1:] == matrix.T.shape:
-        on_weight = _cosine(matrix @ _shown(source), above.weight.mean(axis=0).T @ _shown(source))
+        on_weight = _cosine(source @ matrix.T, source @ above.weight.mean(axis=0))
     unseen = source.shape[2] - round(float(np.trace(_shown(source))))
-    return Feedback(name, matrix, float(np.mean(shares)) if shares else float("nan"), on_weight, unseen)
+    return Feedback(name, matrix, shares[best], on_weight, unseen)
 
 
 def _shown(source: np.ndarray) -> np.ndarray:
