@@ -105,6 +105,7 @@ class _Fitted(NamedTuple):
     updates: int
     noises: float  # variance of the rest's noise in units of one snapshot's
     detail: dict[str, Any]
+    whole: bool = True  # all updates were replayed
     by_fitted: bool = False  # feedback weights were fitted, and have a size of their own everywhere but at the readout
 
 
@@ -226,7 +227,7 @@ def _with_adam(name: str, synapse: Adam, learner: Learner, made: dict[str, Tenso
             steps.append(step.tensor(weight))
         stepped[edge] = torch.cat(steps)
     now = seen.at(first)
-    return _Fitted(name, fitted(now.changes, stepped, now.piece, now.follows), len(first), 2.0, {})
+    return _Fitted(name, fitted(now.changes, stepped, now.piece, now.follows), len(first), 2.0, {}, whole=False)
 
 
 def _with_feedback(name: str, carried: str, seen: Moments) -> _Fitted:
@@ -238,13 +239,14 @@ def _with_feedback(name: str, carried: str, seen: Moments) -> _Fitted:
     except RecordingError as error:
         raise UnfitError(str(error)) from error
     fit = fitted(seen.changes, made, seen.piece, seen.follows)
-    return _Fitted(name, fit, len(seen.times), 2.0, {"feedback_on_weights": alignment}, True)
+    return _Fitted(name, fit, len(seen.times), 2.0, {"feedback_on_weights": alignment}, by_fitted=True)
 
 
 def _judged(found: list[_Fitted], switched_off: dict[str, str]) -> Replays:
     if not found:
         return Replays((), switched_off, 1.0, 0.0)
-    heard = [each for each in found if (each.fit.echoes > 0).all() and each.noises == 2.0]
+    # Adam is followed over its first updates alone, whose size is not that of the others
+    heard = [each for each in found if (each.fit.echoes > 0).all() and each.noises == 2.0 and each.whole]
     noise, share, sure = np.zeros(len(found[0].fit.energy)), 0.0, np.inf
     if heard:
         best = min(heard, key=lambda each: each.fit.unexplained).fit

@@ -82,13 +82,19 @@ def fused(discriminative: Discriminative, replayed: Mapping[str, str], hidden_la
     """
     leading = discriminative.leading
     considered = (leading, *(name for name in discriminative.prediction_set if name != leading))
-    explaining = tuple(name for name, says in replayed.items() if says == "explains")
+    chances = discriminative.probabilities
+    explaining = tuple(
+        sorted(
+            (name for name, says in replayed.items() if says == "explains"), key=lambda name: -chances.get(name, 0.0)
+        )
+    )
+    novel = discriminative.novelty_p < NOVEL
     if explaining:
-        return _beside(explaining, considered, hidden_layers)
+        return _beside(explaining, considered, hidden_layers, novel)
     remain = tuple(name for name in considered if replayed.get(name) != "excluded")
     if not remain:
         return Fused("unknown", (), f"it resembles {leading}, which replay excludes, and no replayed rule explains it")
-    if discriminative.novelty_p < NOVEL:
+    if novel:
         return Fused("unknown", (), "it resembles no rule of the bank, and no replayed rule explains it")
     if remain[0] != leading:
         return Fused("ambiguous", remain, f"the trees name {leading}, which replay excludes")
@@ -97,10 +103,12 @@ def fused(discriminative: Discriminative, replayed: Mapping[str, str], hidden_la
     return Fused("ambiguous", remain, "the prediction set holds several rules")
 
 
-def _beside(explaining: tuple[str, ...], considered: tuple[str, ...], hidden_layers: int) -> Fused:
-    """The answer where replay names rules: what they and the trees have in common."""
+def _beside(explaining: tuple[str, ...], considered: tuple[str, ...], hidden_layers: int, novel: bool) -> Fused:
+    """The answer where replay names rules: what they and the trees have in common; replay's own where trees abstain."""
     shared = tuple(name for name in considered if name in explaining)
     if not shared:
+        if novel and set(explaining) <= set(equivalence_class(explaining[0], hidden_layers)):
+            return Fused("identified", explaining[:1], "replay explains every change; the trees know nothing like it")
         return Fused("ambiguous", (*explaining, considered[0]), "replay and trees name different rules")
     if not set(shared) <= set(equivalence_class(shared[0], hidden_layers)):
         return Fused("ambiguous", shared, "neither replay nor trees tell these rules apart on this recording")
