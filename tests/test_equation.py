@@ -121,7 +121,10 @@ def test_noise_on_weights_leaves_the_support_and_intervals_that_hold_the_truth()
         weights = recording.weights[EDGE]
         step = np.sqrt(np.mean(np.diff(weights, axis=0) ** 2))
         noisy = weights + 0.1 * step * np.random.default_rng(seed).normal(size=weights.shape)
-        selection = only(replace(recording, weights={EDGE: noisy}), n_boot=30).selection
+        found = only(replace(recording, weights={EDGE: noisy}), n_boot=30)
+        selection = found.selection
+        assert found.text.startswith("dW[input->output] ~ 0.")
+        assert " of held-out changes" in found.text
         assert {*selection.support} == {*OJA}
         inside += [selection.low[key] <= RATE * value <= selection.high[key] for key, value in OJA.items()]
         assert all(selection.low[key] < selection.high[key] for key in OJA)

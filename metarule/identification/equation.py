@@ -83,12 +83,13 @@ class EdgeEquation:
             sure = {name: value for name, value in selection.coefficients.items() if name not in selection.combinations}
             rest = f"; what is determined: {written(sure)}" if sure else ""
             return f"{start} cannot be determined: on these data terms are the same; {combinations} is{rest}"
-        made = f"{start} = {written(selection.coefficients)}"
+        exact = selection.r2_held_out >= EXACT
+        made = f"{start} {'=' if exact else '~'} {written(selection.coefficients)}"
         if self.feedback is not None:
             made += f", error = slope * F {self.feedback.source}, F a fitted fixed matrix"
             if self.feedback.on_weight is not None:
                 made += f" (cosine with W^T {_shown(self.feedback.on_weight)})"
-        if selection.r2_held_out < EXACT:
+        if not exact:
             made += f", which explains {100 * selection.r2_held_out:.1f} % of held-out changes"
         if selection.rivals:
             pairs = "; ".join(f"{spelled(one)} or {spelled(other)}" for one, other in selection.rivals[:3])
