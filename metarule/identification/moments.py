@@ -61,9 +61,10 @@ def moments(recording: Recording, most: int = MOST) -> Moments:
     """
     if not recording.weights:
         raise RecordingError("/weights were not recorded, and a rule is replayed from the weights before each update")
-    hidden = sum(int(np.isnan(array).any(axis=(0, 2)).sum()) for array in recording.weights.values())
-    if hidden:
-        raise RecordingError(f"/weights of {hidden} units are missing, and a rule is replayed in the whole network")
+    if any(np.isnan(array).any() for array in recording.weights.values()):
+        hidden = sum(int(np.isnan(array).all(axis=(0, 2)).sum()) for array in recording.weights.values())
+        said = f"of {hidden} units are missing" if hidden else "are missing in part"
+        raise RecordingError(f"/weights {said}, and a rule is replayed in the whole network")
     places, piece = _pieces(recording, shown_updates(recording), most)
     network = network_of(recording)
     whole = {p.name: _whole(recording, p) for p in network.projections}

@@ -24,10 +24,18 @@ SAMPLED = ("input", "target", "activity", "reward")
 class RecordingError(ValueError):
     """A recording that cannot be used: every problem with its path in the file and the cure."""
 
+    def __init__(self, said: str) -> None:
+        super().__init__("\n".join(map(_shown, said.split("\n"))))
+
     @classmethod
     def of(cls, owner: str, problems: list[str]) -> RecordingError:
-        """All problems of `owner` in one error."""
-        return cls(f"{owner} cannot be used:\n  " + "\n  ".join(problems))
+        """All problems of `owner` in one error, each on a line of its own."""
+        return cls(f"{_shown(owner)} cannot be used:\n  " + "\n  ".join(map(_shown, problems)))
+
+
+def _shown(text: str) -> str:
+    """A text as a terminal can show it: names in a file may break lines, or move its cursor."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def problems_of(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> list[str]:

@@ -154,6 +154,8 @@ def _replayed(name: str, row: Algorithm, seen: Moments, known: dict[str, dict[st
 def _induced(row: Algorithm, seen: Moments, known: dict[str, dict[str, Tensor]]) -> tuple[Learner, dict[str, Tensor]]:
     """What a row's batch induces at every moment; raises UnfitError where something that it needs was not recorded."""
     network = seen.network
+    if row.credit.projections(network):
+        raise UnfitError("its feedback weights were not recorded")
     try:
         free = tuple(name for name in row.free if name.endswith("rate"))
         values = {key: value for key, value in row.values.items() if not key.startswith("synapse")}
@@ -163,8 +165,6 @@ def _induced(row: Algorithm, seen: Moments, known: dict[str, dict[str, Tensor]])
     key = f"{learner.credit} {learner.rules}"
     if key in known:
         return learner, known[key]
-    if learner.projections != network.projections:
-        raise UnfitError("its feedback weights were not recorded")
     if learner.credit.stages(network, seen.batch) > 1:
         raise UnfitError("it changes weights several times per batch, and snapshots show one change")
     count = len(seen.times)
@@ -257,7 +257,17 @@ def _judged(found: list[_Fitted], switched_off: dict[str, str]) -> Replays:
         sure = float(np.sqrt(best.echoes.min()))
     tolerance = FLOOR + 4 * share / max(1 - share, 1e-3) / sure
     rows = [_row(each, noise, tolerance, decides=share < DECIDES) for each in found]
+    fixed = {each.rule for each in found if not each.by_fitted}
+    left = min((1 - row.weakest for row in rows if row.rule in fixed and row.says == "explains"), default=None)
+    if left is not None:
+        # fitted feedback may copy weights that hardly move: a rule that fits nothing and leaves less goes before it
+        most = max(10 * left, tolerance - FLOOR)
+        rows = [row if row.rule in fixed or 1 - row.weakest <= most else _opened(row) for row in rows]
     return Replays(tuple(sorted(rows, key=lambda row: -row.explained)), switched_off, tolerance, share)
+
+
+def _opened(row: Replay) -> Replay:
+    return replace(row, says="open") if row.says == "explains" else row
 
 
 def _says(each: _Fitted, unexplained: float, tolerance: float, decides: bool) -> str:
