@@ -211,6 +211,17 @@ def test_what_meta_says_is_checked(good, meta, sentence):
     assert sentence in str(caught.value)
 
 
+def test_what_a_file_says_cannot_break_a_message_or_reach_the_terminal(good, tmp_path):
+    name = "\x1b[2J\r\n"
+    with pytest.raises(RecordingError) as caught:
+        Recording(good.time, {name: good.weights[EDGE]}, meta={"output": f"{name}softmax"})
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+    assert len(str(caught.value).splitlines()) == 3
+    assert r"/weights/\x1b[2J\r\n does not say which way it runs" in str(caught.value)
+    np.savez(tmp_path / "mine.npz", **{name: np.zeros(3)})
+    assert "\x1b" not in refused(tmp_path / "mine.npz", r"mine.npz has no /time; it holds \x1b[2J")
+
+
 def test_time_in_epochs_has_no_single_updates(good):
     assert list(good.singles) == [0, 1, 3, 4]
     epochs = replace(good, meta={"clock": "epoch"})
