@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import metarule as mr
-from metarule.identification.problems import RecordingError
+from metarule.identification.problems import RANKS, RecordingError, part_of
 from metarule.identification.recorder import BURST, Recorder
 from metarule.identification.recording import load
 from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
@@ -317,6 +319,22 @@ def test_a_class_of_ones_own_on_images_in_64_bits_is_recorded():
     assert np.array_equal(recording.input[0], batches(5)[0][0].double())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_enters_the_first_layer_behind_layers_that_do_not_learn_is_the_input(training):
+    front = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.Flatten())
+    front.requires_grad_(False)
+    model = nn.Sequential(front, nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3)).train(training)
+    recorder = mr.Recorder(model)
+    averages = front.state_dict()["2.running_mean"]
+    before = averages.clone()
+    x, y = batches(1)[0]
+    train(model, [(x, y)], recorder)
+    assert torch.equal(averages, before) is not training  # the model's own forward pass moves them, once
+    assert recorder.recording.structure.sizes == {"input": 8, "hidden1": 5, "output": 3}
+    seen = front(x)
+    np.testing.assert_allclose(recorder.recording.arrays["input"][0], seen, rtol=1e-5, atol=1e-6)
+
+
 # what it costs the model: nothing
 
 
@@ -524,3 +542,39 @@ def test_nothing_recorded_is_said():
         RecordingError, match=r"nothing was recorded; call recorder.snapshot\(x, y\) after every update"
     ):
         recorder.recording  # noqa: B018
+
+
+# the page
+
+
+def test_the_page_shows_code_that_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "record_your_own_network.md").read_text()
+    model = multilayer()
+    shown: dict[str, object] = {
+        "model": model,
+        "batches": batches(24),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loss": nn.functional.cross_entropy,
+        "time": np.arange(4),
+        "weights": np.random.default_rng(0).normal(size=(4, 2, 3)),
+        "stimuli": np.ones((4, 5, 3)),
+        "targets": np.ones((4, 5, 2)),
+    }
+    codes = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for code in codes:
+        exec(code, shown)
+    # the import apart, three lines are the Recorder's
+    assert sum("ecorder" in line for line in codes[0].splitlines()) == 3
+    assert times(load("mine.h5")) == [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]
+    assert list(load("by_hand.h5").singles) == [0, 1, 2]
+
+
+def test_the_page_has_every_array_and_every_key_of_meta():
+    page = (Path(__file__).parent.parent / "docs" / "record_your_own_network.md").read_text()
+    arrays, keys = (re.findall(r"^\| `([\w>/-]+)` \|", part, re.MULTILINE) for part in page.split("| key |"))
+    assert [part_of(name) for name in arrays] == [*RANKS]
+    recording, _, _ = recorded(4)
+    assert {*recording.meta, "schema", "clock", "missing"} == {*keys}
+    for name in (*NONLINEARITIES, *OUTPUTS):
+        assert f'`"{name}"`' in page

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -218,7 +220,8 @@ def test_what_a_file_says_cannot_break_a_message_or_reach_the_terminal(good, tmp
     assert all(line.isprintable() for line in str(caught.value).splitlines())
     assert len(str(caught.value).splitlines()) == 3
     assert r"/weights/\x1b[2J\r\n does not say which way it runs" in str(caught.value)
-    np.savez(tmp_path / "mine.npz", **{name: np.zeros(3)})
+    members: dict[str, Any] = {name: np.zeros(3)}
+    np.savez(tmp_path / "mine.npz", **members)
     assert "\x1b" not in refused(tmp_path / "mine.npz", r"mine.npz has no /time; it holds \x1b[2J")
 
 
@@ -336,6 +339,21 @@ def test_an_nwb_file_is_read_by_a_mapping(good, nwb, tmp_path):
     assert np.array_equal(read.activity["hidden1"], good.activity["hidden1"])
     assert read.meta == {"nonlinearity": "relu"}
     assert_the_same_bits(read, load(read.save(tmp_path / "again.h5")))
+
+
+def test_the_pages_mapping_reads_what_it_says(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "record_your_own_network.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "rat.toml").write_text(text)
+    with h5py.File(tmp_path / "rat.nwb", "w") as file:
+        for path, width in (("processing/learning/weights", 200), ("acquisition/hidden1", 80)):
+            file[f"{path}/data"] = numbers(6, width)
+        file["stimulus/presentation/images"] = numbers(6, 160)
+        file["processing/learning/weights/timestamps"] = np.arange(6) * 0.5
+    read = load(tmp_path / "rat.nwb", tmp_path / "rat.toml")
+    assert read.structure.sizes == {"input": 20, "hidden1": 10}
+    assert read.time.tolist() == [0, 1, 2, 3, 4, 5]
+    assert read.activity["hidden1"].shape == (6, 8, 10)
 
 
 def test_time_is_read_from_a_start_and_a_rate_or_counts_updates_as_it_is(nwb, tmp_path):

@@ -104,10 +104,9 @@ def chain_of(model: nn.Module, x: Tensor) -> Chain:
     _refuse_other_layers(model)
     generator = torch.Generator().manual_seed(0)
     # biases of order 1 and drives of order 1: every nonlinearity shows its bends
-    values = {
-        name: _drawn(value, generator) if value.is_floating_point() else value
-        for name, value in parameters_of(model).items()
-    }
+    values = parameters_of(model)
+    # buffers stay: a variance that was drawn might be negative
+    values |= {name: _drawn(values[name], generator) for name, _ in model.named_parameters()}
     stimuli = torch.randn((STIMULI, *x.shape[1:]), generator=generator)
     shown = flow(model, values, stimuli.to(next(model.parameters(), stimuli)))
     layers = tuple(shown.inputs)
