@@ -79,21 +79,21 @@ class Sums(NamedTuple):
 
     def matrix(self, ridge: float) -> np.ndarray:
         """B (I O), with a ridge that is the same for all units: those that were hardly active stay small."""
-        outputs = self.gram.shape[1]
-        size = float(np.trace(self.gram, axis1=1, axis2=2).mean()) / outputs + TINY
-        return np.linalg.solve(self.gram + ridge * size * np.eye(outputs), self.cross[:, :, None])[:, :, 0]
+        outputs = self.gram.shape[-1]
+        size = np.trace(self.gram, axis1=-2, axis2=-1).mean(axis=-1)[..., None, None, None] / outputs + TINY
+        return np.linalg.solve(self.gram + ridge * size * np.eye(outputs), self.cross[..., None])[..., 0]
+
+    def of(self, updates: np.ndarray) -> Sums:
+        """The sums over some updates, where there is one entry per update."""
+        return Sums(self.gram[updates].sum(axis=0), self.cross[updates].sum(axis=0))
 
 
-def sums(layer: Layer, source: np.ndarray, updates: np.ndarray) -> Sums:
-    """The sums over some of the updates."""
-    events, units, outputs = layer.pre.shape[1], layer.slope.shape[2], source.shape[2]
-    gram, cross = np.zeros((units, outputs, outputs)), np.zeros((units, outputs))
-    for update in updates:
-        seen = layer.slope[update].T[:, :, None] * source[update] / events  # I B O
-        alike = layer.pre[update] @ layer.pre[update].T
-        gram += seen.transpose(0, 2, 1) @ (alike @ seen)
-        cross += np.einsum("ibo,bi->io", seen, layer.pre[update] @ layer.change[update].T, optimize=True)
-    return Sums(gram, cross)
+def sums(pre: np.ndarray, change: np.ndarray, slope: np.ndarray, source: np.ndarray) -> Sums:
+    """The sums of every update (U I O O), (U I O): of pre (U B J), change (U I J), slope (U B I), source (U B O)."""
+    seen = slope.transpose(0, 2, 1)[..., None] * source[:, None] / pre.shape[1]  # U I B O
+    alike, drawn = pre @ pre.transpose(0, 2, 1), pre @ change.transpose(0, 2, 1)  # U B B, U B I
+    gram = seen.transpose(0, 1, 3, 2) @ (alike[:, None] @ seen)
+    return Sums(gram, np.einsum("uibo,ubi->uio", seen, drawn, optimize=True))
 
 
 def explained(layer: Layer, error: np.ndarray, updates: np.ndarray) -> float:
@@ -106,7 +106,8 @@ def explained(layer: Layer, error: np.ndarray, updates: np.ndarray) -> float:
 def _fitted(layer: Layer, name: str, source: np.ndarray, above: Layer | None) -> Feedback:
     updates = np.arange(len(layer.change))
     halves = updates[::2], updates[1::2]
-    parts = [sums(layer, source, half) for half in halves]
+    each = sums(layer.pre, layer.change, layer.slope, source)
+    parts = [each.of(half) for half in halves]
 
     def held_out(ridge: float) -> float:
         tests = zip(parts, halves[::-1], strict=True)
@@ -116,8 +117,7 @@ def _fitted(layer: Layer, name: str, source: np.ndarray, above: Layer | None) ->
 
     shares = [held_out(ridge) for ridge in RIDGES] if len(updates) > 1 else [math.nan]
     best = int(np.argmax(shares))
-    whole = Sums(parts[0].gram + parts[1].gram, parts[0].cross + parts[1].cross)
-    matrix = whole.matrix(RIDGES[best])
+    matrix = each.of(updates).matrix(RIDGES[best])
     on_weight = None
     if above is not None and above.weight.shape[1:] == matrix.T.shape:
         on_weight = _cosine(source @ matrix.T, source @ above.weight.mean(axis=0))

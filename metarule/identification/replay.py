@@ -20,10 +20,10 @@ from metarule.credit import CreditAssignment
 from metarule.credit.direct_feedback_alignment import DirectFeedbackAlignment
 from metarule.credit.direct_random_target import DirectRandomTarget
 from metarule.credit.feedback_alignment import FeedbackAlignment
-from metarule.identification.fitted_feedback import with_fitted_feedback
 from metarule.identification.moments import Moments, moments
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.reference import REFERENCE
+from metarule.identification.replayed_feedback import with_fitted_feedback
 from metarule.identification.step_sizes import Fit, fitted
 from metarule.learner import ANY, Learner
 from metarule.rng import noise_for

@@ -7,12 +7,13 @@ import itertools
 import torch
 from torch import Tensor
 
+from metarule.identification.feedback_fit import Sums, sums
 from metarule.identification.moments import Moments
 from metarule.identification.recording import RecordingError
 from metarule.network import Activity
 
 RIDGE = 1e-9
-"""Share of the mean square that keeps the fit finite where sources are dependent: softmax errors sum to 0."""
+"""Share of the mean Gram that keeps the fit finite where sources are dependent: softmax errors sum to 0."""
 
 
 def with_fitted_feedback(seen: Moments, carried: str) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -58,13 +59,8 @@ def _outer(seen: Moments, activity: Activity, edge: str, error: Tensor) -> Tenso
 
 
 def _matrix(seen: Moments, activity: Activity, edge: str, slope: Tensor, source: Tensor) -> Tensor:
-    """Per update, B (U I O) with dW = (slope x source B^T)^T pre / S in all others, by least squares for each unit."""
+    """Per update, B (U I O) with dW = (slope x source B^T)^T pre / S in all others."""
     pre, change = _pre(seen, activity, edge), seen.changes[edge]
-    overlap, wanted = pre @ pre.transpose(1, 2), pre @ change.transpose(1, 2)  # U S S, U S I
-    weighted = slope.transpose(1, 2)[..., None] * source[:, None]  # U I S O
-    gram = weighted.transpose(2, 3) @ (overlap[:, None] @ weighted)  # U I O O
-    cross = (weighted * wanted.transpose(1, 2)[..., None]).sum(2)  # U I O
-    gram, cross = gram.sum(0) - gram, cross.sum(0) - cross
-    size = gram.diagonal(dim1=2, dim2=3).mean(2)[..., None, None]
-    ridge = (RIDGE * size + 1e-30) * torch.eye(gram.shape[2], dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, cross[..., None])[..., 0] * pre.shape[1]
+    each = sums(*(part.numpy() for part in (pre, change, slope, source)))
+    others = Sums(each.gram.sum(0) - each.gram, each.cross.sum(0) - each.cross)
+    return torch.as_tensor(others.matrix(RIDGE))

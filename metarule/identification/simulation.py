@@ -41,6 +41,9 @@ TRIAL = 20
 LATER = 1_000_000
 """Step from which on networks are taught before their rule takes over: no recorded update has its batches."""
 
+DIVERGED = 1e3
+"""Size of a weight from which on a network is said to have diverged and is left out."""
+
 TAUGHT_RATE = 0.2
 """Rate of the backprop that teaches networks before their rule takes over."""
 
@@ -190,7 +193,8 @@ def simulated(job: Job, row: Algorithm | None = None) -> list[Recording]:
     probes = task.sample(noise.at("probes"), simulation.probes).train(0).x[0].to(torch.float32)
     found = []
     for run, episode in enumerate(episodes):
-        if all(bool(torch.isfinite(weight[run]).all()) for _, weights, _ in shots for weight in weights.values()):
+        # nan is not smaller than anything
+        if all(bool((weight[run].abs() < DIVERGED).all()) for _, weights, _ in shots for weight in weights.values()):
             drew = {"displacement": float(drawn[run]), "taught": float(share[run])}
             drew["rate"] = float(theta[run, 0]) if theta.shape[1] else 0.0
             facts = {**meta, **drew, "accuracy": float(accuracy[run]), "network": str(episode)}
