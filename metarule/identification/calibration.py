@@ -27,7 +27,12 @@ def temperature_of(probabilities: np.ndarray, codes: np.ndarray) -> float:
 
 
 def threshold_of(scores: np.ndarray, alpha: float) -> float:
-    """The conformal threshold: the ceil((n + 1)(1 - alpha))-th smallest score (Vovk et al., 2005)."""
+    """The conformal threshold: the ceil((n + 1)(1 - alpha))-th smallest score (Vovk et al., 2005).
+
+    Raises ValueError where alpha does not lie between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha = {alpha} must lie between 0 and 1; 0.1 leaves one row in ten uncovered")
     count = len(scores)
     rank = int(np.ceil((count + 1) * (1 - alpha)))
     return float("inf") if rank > count else float(np.sort(scores)[rank - 1])

@@ -79,10 +79,15 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"RuleClassifier needs at least 2 classes; y has 1 class, {self.classes_[0]!r}")
+            raise ValueError(f"RuleClassifier needs at least 2 classes; y has 1 class, '{self.classes_[0]}'")
         members = np.arange(len(codes)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
         if len(members) != len(codes):
             raise ValueError(f"groups has {len(members)} entries for {len(codes)} rows; give one per row")
+        if out_of_fold is not None and np.shape(out_of_fold) != (len(codes), len(self.classes_)):
+            raise ValueError(
+                f"out_of_fold has shape {np.shape(out_of_fold)}; {(len(codes), len(self.classes_))} fits {len(codes)} "
+                f"rows of {len(self.classes_)} classes"
+            )
         self.out_of_fold_ = self._crossed(table, codes, members) if out_of_fold is None else np.asarray(out_of_fold)
         self.model_ = self._model().fit(table, codes)
         self._calibrate(table, codes, members)
@@ -140,7 +145,8 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Calibrated probabilities (rows, classes)."""
-        return tempered(self._whole(self.model_, self._table(X)), self.temperature_)
+        table = self._table(X)
+        return tempered(self._whole(self.model_, table), self.temperature_)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable class, or "unknown" where a row is rejected."""
@@ -159,11 +165,13 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
 
     def novelty_score(self, X: Any) -> np.ndarray:  # noqa: N803
         """Higher: less like anything known."""
-        return self._combined(1 - self.predict_proba(X).max(axis=1), self.distance_.of(self._table(X)))
+        table = self._table(X)
+        return self._combined(1 - self.predict_proba(X).max(axis=1), self.distance_.of(table))
 
     def novelty_p(self, X: Any) -> np.ndarray:  # noqa: N803
         """Conformal p-value of the novelty score: uniform, or above it, for rows like those of the fit."""
-        return p_values(self.novelty_score(X), self.novelty_scores_)
+        score = self.novelty_score(X)
+        return p_values(score, self.novelty_scores_)
 
 
 def trees(count: int, random_state: int | None = 0) -> ExtraTreesClassifier:

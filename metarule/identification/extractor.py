@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from metarule.collect import unknown
 from metarule.identification.observables import GROUPS, columns, matrix, observables
 from metarule.identification.recording import Recording
 
@@ -21,7 +22,7 @@ class ObservableExtractor(TransformerMixin, BaseEstimator):
     """List of recordings -> (recordings, observables), NaN where a recording does not allow an observable.
 
     Columns are those that any recording seen by `fit` has, in alphabetical order. Raises RecordingError where nothing
-    can be computed of a recording, ValueError where something else than recordings is given.
+    can be computed of a recording, ValueError on an unknown group and where something else than recordings is given.
     """
 
     def __init__(self, groups: tuple[str, ...] = GROUPS) -> None:
@@ -45,6 +46,9 @@ class ObservableExtractor(TransformerMixin, BaseEstimator):
     def _rows(self, recordings: Sequence[Recording]) -> list[dict[str, float]]:
         if not recordings_given(recordings):
             raise ValueError(f"ObservableExtractor takes a list of Recordings; {type(recordings).__name__} was given")
+        for group in self.groups:
+            if group not in GROUPS:
+                raise ValueError(unknown("groups", group, GROUPS))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
             return [observables(recording, tuple(self.groups)) for recording in recordings]
