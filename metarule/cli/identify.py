@@ -72,6 +72,8 @@ def simulate(
         written.append({"file": str(path), "label": recording.meta["label"], "accuracy": recording.meta["accuracy"]})
         if len(written) % 50 == 0:
             say(f"{len(written)} of {min(simulation.networks, limit or simulation.networks)} recordings written")
+    if not written:
+        raise ValueError(f"{spec}: every network diverged; lower simulation.displacement")
     if json:
         emit(written)
     else:

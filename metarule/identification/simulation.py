@@ -94,17 +94,19 @@ class Simulation:
             for name in given:
                 if name not in allowed:
                     raise ValueError(unknown(f"simulation.{owner}", name, allowed))
-            if not given:
+        for owner in ("rules", "tasks", "hidden", "activation", "init_scale", "batch"):
+            if not getattr(self, owner):
                 raise ValueError(f"simulation.{owner} is empty; name at least one")
+        if min(self.batch) < 1:
+            raise ValueError(f"simulation.batch = {list(self.batch)} must be at least 1 each")
         if not 0 < self.displacement[0] <= self.displacement[1]:
             raise ValueError(f"simulation.displacement = {list(self.displacement)} must be two rising positive numbers")
         for owner in ("blocks", "runs", "bursts", "updates"):
             if getattr(self, owner) < 1:
                 raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 1")
-        if self.taught < 0:
-            raise ValueError(
-                f"simulation.taught = {self.taught} must be at least 0: updates before the rule takes over"
-            )
+        for owner, what in (("taught", "updates before the rule takes over"), ("probes", "stimuli of every snapshot")):
+            if getattr(self, owner) < 0:
+                raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 0: {what}")
         if self.burst < 2:
             raise ValueError(f"simulation.burst = {self.burst} must be at least 2: one update lies between two")
         if self.burst * self.bursts > self.updates + self.burst:
