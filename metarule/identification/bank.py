@@ -7,7 +7,6 @@ it is opened. Out-of-fold probabilities are stored, so that calibration costs no
 from __future__ import annotations
 
 import functools
-import io
 import json
 import warnings
 import zipfile
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from metarule.identification import npz
 from metarule.identification.classifier import RuleClassifier
 from metarule.identification.degrading import Degradation, degraded, drawn
 from metarule.identification.extractor import LARGEST
@@ -116,23 +116,31 @@ def load(path: Path = DEFAULT) -> Bank:
     """A bank from its file; raises RecordingError where it is not one. No pickle is loaded."""
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {
-                entry.removesuffix(".npy"): np.lib.format.read_array(
-                    io.BytesIO(archive.read(entry)), allow_pickle=False
-                )
-                for entry in archive.namelist()
-            }
-        card = json.loads(str(arrays.pop("card")))
+            arrays = {entry.filename.removesuffix(".npy"): npz.member(archive, entry) for entry in archive.infolist()}
+        card, wrong = npz.parsed(str(arrays.pop("card")))
+        if wrong:
+            raise ValueError("its card is no table")
         if card.get("schema") != SCHEMA:
             raise ValueError(f"its schema is {card.get('schema')!r}, this version reads '{SCHEMA}'")
         names = tuple(arrays.pop("names").tolist())
         fields = View.__dataclass_fields__
         views = {name: View(**{field: arrays[f"{name}/{field}"] for field in fields}) for name in VIEWS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        _fitting(names, views)
+    except (KeyError, *npz.DAMAGED) as error:
         raise RecordingError(
             f"{path} is no bank ({error}); build one with 'metarule bank build', or leave out --bank"
         ) from error
     return Bank(names, views, card)
+
+
+def _fitting(names: tuple[str, ...], views: dict[str, View]) -> None:
+    """Raises ValueError where the arrays of a bank do not fit each other."""
+    for name, view in views.items():
+        if view.table.ndim != 2 or view.table.shape[1] != len(names):
+            raise ValueError(f"{name}/table has shape {view.table.shape}, its columns are {len(names)} names")
+        for field, array in vars(view).items():
+            if np.shape(array)[:1] != (len(view.table),):
+                raise ValueError(f"{name}/{field} has shape {np.shape(array)}, {name}/table {len(view.table)} rows")
 
 
 @functools.lru_cache(maxsize=2)
@@ -215,7 +223,7 @@ def compared(bank: Bank, rows: list[Row]) -> tuple[int, float]:
             if row.view != view or (row.network, row.quality) not in place:
                 continue
             found += 1
-            own = matrix([row.observables], bank.names)[0]
+            own = np.clip(matrix([row.observables], bank.names)[0], -LARGEST, LARGEST)
             other = held.table[place[row.network, row.quality]].astype(np.float64)
             close = np.isclose(own, other, rtol=1e-2, atol=1e-2, equal_nan=True)
             agree, total = agree + int(close.sum()), total + len(close)

@@ -44,7 +44,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             try:
-                arrays[name] = _member(archive, entry)
+                arrays[name] = member(archive, entry)
             except DAMAGED as error:
                 problems.append(f"/{name} cannot be read ({error}); {cure}")
     meta, of_meta = parsed(str(arrays.pop("meta", "{}")))
@@ -53,7 +53,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, meta
 
 
-def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+def member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an archive; raises one of DAMAGED where it is none, or promises more than it can hold."""
     # bzip2 and lzma, which numpy never writes, blow a few bytes up to anything
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"it is compressed by method {entry.compress_type}, numpy writes 0 or 8")

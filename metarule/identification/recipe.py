@@ -10,6 +10,7 @@ from typing import Any
 from metarule.identification import bank as banks
 from metarule.identification.bank import Bank, compared, made, rows_of
 from metarule.identification.recording import RecordingError
+from metarule.identification.reference import UNKNOWN
 from metarule.identification.simulation import Job, read
 from metarule.inner import Map
 from metarule.jobs import recorded, resumed, versions
@@ -89,6 +90,8 @@ def extended(path: Path | None, run: Path, workers: int = 1, say: Say = lambda t
     """
     opened = banks.load(path or banks.DEFAULT)
     label, row = run.resolve().name, discovered(run)
+    if label == UNKNOWN:
+        raise RecordingError(f"'{UNKNOWN}' is what rows of no class are called; rename the run's folder")
     if label in opened.classes:
         raise RecordingError(f"the bank already has a class '{label}'; rename the run's folder")
     own = {(job.task, job.hidden, job.block): job._replace(rule=label) for job in jobs()}
