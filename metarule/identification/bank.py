@@ -163,6 +163,8 @@ def measured(job: Job, row: Algorithm | None = None) -> list[Row]:
             kept = view == "weights"
             degradations = {"clean": Degradation(weights=kept), "drawn": drawn(generator, kept)}
             if min(recording.meta["hidden"]) >= SPARSE_FROM:
+                # without weights wide layers cannot be inferred from few stimuli, but for a tenth of them
+                degradations = degradations if kept else {}
                 degradations["sparse"] = Degradation(fraction=0.1, snapshots=5, weights=kept)
             for quality, degradation in degradations.items():
                 poorer = degraded(recording, degradation, generator)

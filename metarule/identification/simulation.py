@@ -82,7 +82,7 @@ class Simulation:
     updates: int = 120
     bursts: int = 7
     burst: int = 3
-    probes: int = 64
+    probes: int = 192
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -144,21 +144,43 @@ def rates_of(recording: Recording, names: tuple[str, ...]) -> dict[str, np.ndarr
 def inferred_weights(
     recording: Recording, names: tuple[str, ...], rates: dict[str, np.ndarray], seen: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Edge -> weights (T, I, J) of the units that were seen, from drives and pre rates; an always-on unit is fitted."""
+    """Edge -> weights (T, I, J) of the units that were seen, from drives and pre rates; an always-on unit is fitted.
+
+    Behind a silent relu there may be any drive: only the events at which a unit is active tell of its weights.
+    """
     found = {}
     for source, target in itertools.pairwise(names):
         pre = rates[source][:, :, seen[source]]
-        drive = _drive(recording, target == names[-1], rates[target][:, :, seen[target]])
+        post = rates[target][:, :, seen[target]]
+        drive = _drive(recording, target == names[-1], post)
         fine = np.isfinite(pre).all(axis=2, keepdims=True) & np.isfinite(drive).all(axis=2, keepdims=True)
         pre = np.where(fine, np.concatenate((pre, np.ones_like(pre[:, :, :1])), axis=2), 0.0)
         drive = np.where(fine, drive, 0.0)
-        gram = pre.transpose(0, 2, 1) @ pre
-        size = np.trace(gram, axis1=1, axis2=2) / gram.shape[1]
-        gram = gram + RIDGE * size[:, None, None] * np.eye(gram.shape[1])
-        found[f"{source}->{target}"] = np.linalg.solve(gram, pre.transpose(0, 2, 1) @ drive).transpose(0, 2, 1)[
-            :, :, :-1
-        ]
+        rectified = target != names[-1] and recording.meta.get("nonlinearity") == "relu"
+        telling = (post > _silence(post)) & fine if rectified else None
+        solved = [_solved(pre[t], drive[t], None if telling is None else telling[t]) for t in range(len(pre))]
+        found[f"{source}->{target}"] = np.stack(solved)[:, :, :-1]
     return found
+
+
+def _solved(pre: np.ndarray, drive: np.ndarray, telling: np.ndarray | None) -> np.ndarray:
+    """W (I J) with drive (S I) ~ pre (S J) W^T, by ridge regression; per unit over the events that tell of it."""
+    samples, units = pre.shape
+    ridge = RIDGE * float((pre**2).sum()) / units
+    if telling is None:
+        return np.linalg.solve(pre.T @ pre + ridge * np.eye(units), pre.T @ drive).T
+    mask, wanted = telling.T.astype(float), (drive * telling).T  # I S
+    if samples < units:
+        gram = (pre @ pre.T) * mask[:, :, None] * mask[:, None, :] + ridge * np.eye(samples)
+        return np.linalg.solve(gram, wanted[:, :, None])[:, :, 0] @ pre
+    gram = (mask[:, None, :] * pre.T) @ pre + ridge * np.eye(units)
+    return np.linalg.solve(gram, (wanted @ pre)[:, :, None])[:, :, 0]
+
+
+def _silence(rate: np.ndarray) -> float:
+    """The rate up to which a unit behind a relu may be silent: below 0 there is nothing but noise."""
+    below = np.minimum(np.nan_to_num(rate), 0.0)
+    return 3 * float(np.sqrt(2 * (below**2).mean()))
 
 
 def _rate(recording: Recording, top: bool, drive: np.ndarray) -> np.ndarray:
@@ -200,7 +222,7 @@ def _slope(recording: Recording, top: bool, rate: np.ndarray) -> np.ndarray:
     beta = float(recording.meta.get("beta", 1.0))
     return {
         "tanh": lambda: 1 - rate**2,
-        "relu": lambda: (rate > 0).astype(float),
+        "relu": lambda: (rate > _silence(rate)).astype(float),
         "sigmoid": lambda: beta * rate * (1 - rate),
         "softplus": lambda: -np.expm1(-beta * rate),
         "linear": lambda: np.ones_like(rate),
