@@ -1,4 +1,4 @@
-"""The bank that recordings are compared with: plain arrays by a recipe, rebuilt at will, open to a rule of one's own."""
+"""The bank that recordings are compared with: plain arrays by a recipe, rebuilt at will, open to one's own rules."""
 
 from __future__ import annotations
 
@@ -422,6 +422,14 @@ def test_a_discovered_rule_keeps_the_proportions_of_its_coefficients(run):
     assert row.values == theta
     assert row.free == tuple(name for name in theta if name.startswith("rule."))
     assert len(row.free) == 3
+
+
+def test_a_discovered_rule_that_changes_nothing_is_refused(run, monkeypatch):
+    log = RunFolder(run).log()
+    still = [{**log[-1], "theta": dict.fromkeys(log[-1]["theta"], 0.0)}]
+    monkeypatch.setattr(RunFolder, "log", lambda folder: still)
+    with pytest.raises(RecordingError, match=r"my_rule found coefficients of 0 alone: a rule that changes nothing"):
+        recipe.discovered(run)
 
 
 @pytest.mark.usefixtures("small_recipe")

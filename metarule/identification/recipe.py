@@ -126,6 +126,8 @@ def discovered(run: Path) -> Algorithm:
         raise RecordingError(f"{run} has found nothing yet; let the search finish")
     values = {name: float(value) for name, value in log[-1]["theta"].items()}
     carried = tuple(name for name in values if name.startswith("rule."))
+    if carried and not any(values[name] for name in carried):
+        raise RecordingError(f"{run} found coefficients of 0 alone: a rule that changes nothing can be told by nothing")
     row = Algorithm(
         f"run {folder.name}", "found by a search", search.credit, search.rules, search.synapses, values,
         free=carried or tuple(name for name in values if name.endswith("rate")),
