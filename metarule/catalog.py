@@ -10,11 +10,12 @@ from typing import Any
 
 from metarule.collect import unknown
 from metarule.credit import CREDIT
+from metarule.identification.reference import REFERENCE, family
 from metarule.inner import ENGINES
 from metarule.inspection.numbers import found
 from metarule.outer import OUTER
 from metarule.plugins import settings
-from metarule.reading import shipped
+from metarule.reading import shipped, simulations
 from metarule.records import RunError
 from metarule.rules import RULES
 from metarule.synapses import SYNAPSES
@@ -89,10 +90,25 @@ def _terms(runs_dir: Path) -> list[Member]:
     ]
 
 
-def _searches(runs_dir: Path) -> list[Member]:
+def _files(found: Mapping[str, Path]) -> list[Member]:
     return [
         {"name": name, "source": str(path), "summary": path.read_text().split("\n", 1)[0].removeprefix("#").strip()}
-        for name, path in shipped().items()
+        for name, path in found.items()
+    ]
+
+
+def _searches(runs_dir: Path) -> list[Member]:
+    return _files(shipped())
+
+
+def _simulations(runs_dir: Path) -> list[Member]:
+    return _files(simulations())
+
+
+def _classes(runs_dir: Path) -> list[Member]:
+    return [
+        {"name": name, "source": row.source, "summary": row.summary, "family": family(name)}
+        for name, row in REFERENCE.items()
     ]
 
 
@@ -127,6 +143,8 @@ ROOMS: dict[str, Callable[[Path], list[Member]]] = {
     "engines": _registry(ENGINES),
     "zoo": _zoo,
     "searches": _searches,
+    "simulations": _simulations,
+    "classes": _classes,
     "runs": _runs,
 }
 """Room -> its members."""

@@ -101,6 +101,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped_folder().glob("*.toml"))}
 
 
+def simulations() -> dict[str, Path]:
+    """The simulation files that come with metarule, by name."""
+    return {path.stem: path for path in sorted((shipped_folder() / "simulations").glob("*.toml"))}
+
+
 def find(name: str) -> Path:
     """A search file by path, or one that comes with metarule by name."""
     path = Path(name)

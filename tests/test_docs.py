@@ -11,7 +11,7 @@ import pytest
 
 from metarule.acceptance import TRIALS
 from metarule.credit import CREDIT
-from metarule.reading import shipped
+from metarule.reading import shipped, simulations
 from metarule.zoo import GROUPS, ZOO
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +35,11 @@ def test_every_link_to_a_file_leads_somewhere(page):
 def test_the_searches_page_has_a_line_for_every_search():
     page = (ROOT / "searches" / "README.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(shipped())
+
+
+def test_the_searches_page_has_a_line_for_every_simulation():
+    page = (ROOT / "searches" / "README.md").read_text()
+    assert set(re.findall(r"^\| \[`(\w+)`\]\(simulations/", page, re.MULTILINE)) == set(simulations())
 
 
 def test_the_readme_shows_the_two_commands_and_the_four_verbs():

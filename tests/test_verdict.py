@@ -81,7 +81,7 @@ def test_rules_declared_the_same_are_one_answer_with_one_hidden_layer_and_two_wi
     "case", [(trees("backprop"), {}), (trees("adam"), {"adam": "excluded"}), (trees("bcm", "oja"), {})]
 )
 def test_no_sentence_without_probability_domain_and_the_gap(case, layers):
-    found = fused(*case, layers)
+    found = fused(case[0], case[1], layers)
     text = summary(found, case[0], layers, ["width"])
     assert text.endswith(GAP)
     assert "novelty p = 0.5" in text

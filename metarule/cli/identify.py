@@ -50,7 +50,12 @@ def classify(
 
 
 def simulate(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A TOML file with a table [simulation].")],
+    spec: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPEC", help="A TOML file with a table [simulation], or a shipped one by name."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The folder that the recordings are written to.")] = Path("recordings"),
     limit: Annotated[int | None, typer.Option(min=1, help="Write this many recordings at most.")] = None,
     json: Json = False,
@@ -61,9 +66,10 @@ def simulate(
     import torch
 
     from metarule.identification.simulation import read, recordings
+    from metarule.reading import simulations
 
     torch.set_num_threads(1)
-    simulation = read(spec)
+    simulation = read(simulations().get(str(spec), spec))
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for recording in itertools.islice(recordings(simulation), limit):

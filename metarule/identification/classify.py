@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -60,8 +61,8 @@ def classify(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha = {alpha} must lie between 0 and 1; 0.1 leaves one network in ten uncovered")
-    opened = bank if isinstance(bank, Bank) else banks.opened(banks.DEFAULT if bank is None else Path(bank))
     recording = _recording(recorded, mapping)
+    opened = bank if isinstance(bank, Bank) else banks.opened(banks.DEFAULT if bank is None else Path(bank))
     heard = _heard(recording)
     layers = len(recording.structure.sizes) - 2
     domain = _domain(recording, heard, opened)
@@ -101,8 +102,23 @@ def classify_file(path: str | Path, **options: Any) -> dict[str, Any]:
 
 def _recording(recorded: Recording | Recorded | str | Path, mapping: str | Path | None) -> Recording:
     if isinstance(recorded, Recording):
-        return recorded
-    return load(recorded, mapping) if isinstance(recorded, (str, Path)) else recorded.recording
+        return preceding(recorded)
+    return preceding(load(recorded, mapping) if isinstance(recorded, (str, Path)) else recorded.recording)
+
+
+def preceding(recording: Recording) -> Recording:
+    """The recording with every snapshot before the update on its samples, where meta says that it follows it.
+
+    Samples move to the snapshot before; activity, which later weights made, is left out where weights are known.
+    """
+    if recording.meta.get("snapshot") != "after":
+        return recording
+    moved = {
+        name: None if array is None else np.concatenate((array[1:], np.full_like(array[:1], np.nan, dtype=float)))
+        for name, array in (("input", recording.input), ("target", recording.target), ("reward", recording.reward))
+    }
+    activity = {} if recording.weights else recording.activity
+    return replace(recording, **moved, activity=activity, meta={**recording.meta, "snapshot": "before"})
 
 
 def _heard(recording: Recording) -> _Heard:
@@ -203,8 +219,6 @@ def _warnings(recording: Recording, heard: _Heard, outside: list[str], replays: 
         if name not in recording.meta:
             taken = {"nonlinearity": "tanh", "output": "softmax"}[name]
             found.append(f"/meta does not say the {name}; {taken} was taken for granted")
-    if recording.meta.get("snapshot") == "after":
-        found.append("/meta: snapshots follow the update on their samples, so that changes and batches are one off")
     if not recording.weights and heard.updates:
         found.append("weights were not recorded; they are inferred from activity, which is exact with enough stimuli")
     if any(row.rule == "adam" and row.says == "excluded" for row in replays.rows):

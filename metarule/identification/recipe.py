@@ -14,7 +14,7 @@ from metarule.identification.reference import UNKNOWN
 from metarule.identification.simulation import Job, read
 from metarule.inner import Map
 from metarule.jobs import recorded, resumed, versions
-from metarule.reading import shipped_folder
+from metarule.reading import simulations as files
 from metarule.runs import RunFolder
 from metarule.workers import pool
 from metarule.zoo import Algorithm
@@ -30,11 +30,6 @@ AGREES = 0.99
 part by rounding on another machine."""
 
 Say = Callable[[str], None]
-
-
-def files() -> dict[str, Path]:
-    """The simulations that come with metarule, by name."""
-    return {path.stem: path for path in sorted((shipped_folder() / "simulations").glob("*.toml"))}
 
 
 def jobs() -> list[Job]:
