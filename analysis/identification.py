@@ -22,13 +22,15 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from metarule.identification import bank as banks
 from metarule.identification.bank import COVARIATES, Bank, Row, rows_of
-from metarule.identification.classifier import RuleClassifier
+from metarule.identification.classifier import RuleClassifier, trees
 from metarule.identification.extractor import LARGEST
 from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
-from metarule.identification.recipe import files, held
+from metarule.identification.recipe import discovered, held
 from metarule.identification.reference import merged
 from metarule.identification.simulation import Simulation, read
+from metarule.inner import Map
+from metarule.reading import simulations
 from metarule.records import jsonable
 from metarule.rng import seed_number
 from metarule.workers import pool
@@ -50,18 +52,29 @@ Rows = list[Row]
 def tests() -> dict[str, Simulation]:
     """The test simulations: the bank's ranges, and wide networks, with seeds of their own."""
     return {
-        "test": read(files()["test"]),
-        "wide_test": replace(read(files()["wide"]), seed=24, blocks=1),
+        "test": read(simulations()["test"]),
+        "wide_test": replace(read(simulations()["wide"]), seed=24, blocks=1),
     }
 
 
 def simulated_rows(name: str, folder: Path, workers: int) -> Rows:
     """The rows of a test simulation, from the folder or made now."""
-    path = folder / f"{name}.json"
+    return kept(folder / f"{name}.json", lambda map: rows_of(tests()[name].jobs(), map), workers)
+
+
+def discovered_rows(run: Path, folder: Path, workers: int) -> Rows:
+    """The rows of networks of the test simulation that learn by a run's rule instead of a known one."""
+    label = run.resolve().name
+    own = {(job.task, job.hidden, job.block): job._replace(rule=label) for job in tests()["test"].jobs()}
+    return kept(folder / f"run {label}.json", lambda map: rows_of([*own.values()], map, discovered(run)), workers)
+
+
+def kept(path: Path, made: Callable[[Map], Rows], workers: int) -> Rows:
+    """Rows from a file, or made now and written to it."""
     if not path.exists():
         with pool(workers) as map:
-            rows = rows_of(tests()[name].jobs(), map)
-        folder.mkdir(parents=True, exist_ok=True)
+            rows = made(map)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(jsonable([row._asdict() for row in rows])))
     return [Row(**_restored(entry)) for entry in json.loads(path.read_text())]
 
@@ -192,8 +205,11 @@ def _crossed(numbers: np.ndarray, labels: np.ndarray, networks: np.ndarray) -> A
     return grouped_interval(right, networks, seed=SEED)
 
 
-def of_unknown(bank: Bank, rows: Rows) -> dict[str, Any]:
-    """Leave one rule out: is it told from the known ones, and how often is it rejected at 5 % false rejections?"""
+def of_unknown(bank: Bank, rows: Rows, found_rows: dict[str, Rows]) -> dict[str, Any]:
+    """Leave one rule out: is it told from the known ones, and how often is it rejected at 5 % false rejections?
+
+    Rules that searches found are in no bank, and are left out of it as it is.
+    """
     known = picked(held(bank), "weights", "clean", "drawn")
     tested = picked(rows, "weights", "clean")
     found: dict[str, Any] = {}
@@ -201,21 +217,58 @@ def of_unknown(bank: Bank, rows: Rows) -> dict[str, Any]:
         if merged(label) != label:
             continue  # another name of the same rule stays in the bank
         model = fitted(bank, [row for row in known if row.label != label])
-        observed, labels, _ = table(bank, tested)
-        score = np.asarray(model.novelty_score(observed))
-        new = labels == label
-        threshold = np.quantile(score[~new], 0.95)
-        rejected = float((score[new] > threshold).mean())
-        found[label] = {"auroc": auroc(score, new), "rejected": rejected}
-        print(f"  without {label}: AUROC {found[label]['auroc']:.3f}, rejected {rejected:.2f}", flush=True)
+        found[label] = _told_apart(bank, model, tested, label)
+    for label, own in found_rows.items():
+        tried = [*tested, *picked(own, "weights", "clean")]
+        found[f"found by a search: {label}"] = _told_apart(bank, bank.classifier("weights"), tried, label)
     found["mean"] = {key: float(np.mean([entry[key] for entry in found.values()])) for key in ("auroc", "rejected")}
     return found
+
+
+def _told_apart(bank: Bank, model: RuleClassifier, rows: Rows, label: str) -> dict[str, float]:
+    """How well networks of one rule are told from all others, that the model knows."""
+    observed, labels, _ = table(bank, rows)
+    score = np.asarray(model.novelty_score(observed))
+    new = labels == label
+    rejected = float((score[new] > np.quantile(score[~new], 0.95)).mean())
+    found = {"auroc": auroc(score, new), "rejected": rejected, "networks": int(new.sum())}
+    print(f"  without {label}: AUROC {found['auroc']:.3f}, rejected {rejected:.2f}", flush=True)
+    return found
+
+
+def of_equivalents(bank: Bank, rows: Rows) -> dict[str, Any]:
+    """Feedback alignment against its direct form, by trees that are told to tell them apart, grouped by network."""
+    known, found = held(bank), {}
+    for depth in (1, 2):
+        pair = [
+            [row for row in picked(every, "weights", "clean", depth=lambda d, wanted=depth: d == wanted)
+             if merged(row.label) != row.label]
+            for every in (known, rows)
+        ]  # fmt: skip
+        (observed, labels, _), (tested, truth, networks) = (table(bank, each) for each in pair)
+        model = trees(300).fit(np.nan_to_num(observed, nan=-1e4), labels)
+        score = model.predict_proba(np.nan_to_num(tested, nan=-1e4))[:, 1]
+        values = bootstrapped(score, truth == model.classes_[1])
+        found[f"{depth} hidden layer{'s' if depth > 1 else ''}"] = {
+            "auroc": values,
+            "networks": len(np.unique(networks)),
+        }
+    return found
+
+
+def bootstrapped(score: np.ndarray, positive: np.ndarray, times: int = 1000) -> tuple[float, float, float]:
+    """AUROC with its 95 % interval by bootstrap over networks, one row each."""
+    generator = np.random.default_rng(SEED)
+    drawn = generator.integers(len(score), size=(times, len(score)))
+    values = [auroc(score[chosen], positive[chosen]) for chosen in drawn if 0 < positive[chosen].sum() < len(chosen)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return auroc(score, positive), float(low), float(high)
 
 
 def digits_networks() -> set[int]:
     """Networks that learned digits: seeds say it, as they are a function of the data's name."""
     found = set()
-    for simulation in (read(files()["bank"]), read(files()["wide"]), *tests().values()):
+    for simulation in (read(simulations()["bank"]), read(simulations()["wide"]), *tests().values()):
         for job in simulation.jobs():
             if job.task == "digits":
                 found |= {
@@ -231,10 +284,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs whose rules are unknown to the bank")
     asked = parser.parse_args()
     bank = banks.load(asked.bank)
     rows, wide = (simulated_rows(name, asked.folder, asked.workers) for name in ("test", "wide_test"))
     digits = digits_networks()
+    own = {run.resolve().name: discovered_rows(run, asked.folder, asked.workers) for run in asked.runs}
     found: dict[str, Any] = {}
     for name, compute in (
         ("accuracy", lambda: of_kinds(bank, rows, wide)),
@@ -243,7 +298,8 @@ def main() -> None:
             view: answered(bank, bank.classifier(view), picked(rows, view, "clean", "drawn")) for view in banks.VIEWS
         }),
         ("held out", lambda: of_held_out(bank, rows, digits)),
-        ("unknown rules", lambda: of_unknown(bank, rows)),
+        ("declared equivalents", lambda: of_equivalents(bank, rows)),
+        ("unknown rules", lambda: of_unknown(bank, rows, own)),
     ):  # fmt: skip
         found[name] = compute()
         print(json.dumps(jsonable({name: found[name]}), indent=1), flush=True)

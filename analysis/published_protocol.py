@@ -33,9 +33,9 @@ from metarule.identification.observables import (
     matrix,
     observables,
 )
-from metarule.identification.recipe import files
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.simulation import Job, read, simulated
+from metarule.reading import simulations
 from metarule.rng import seed_number
 from metarule.workers import pool
 
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    simulation = read(files()["published_protocol"])
+    simulation = read(simulations()["published_protocol"])
     with pool(asked.workers) as map:
         parts = map(functools.partial(measured, grid=True), simulation.jobs())
         networks = [network for part in parts for network in part]
