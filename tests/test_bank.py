@@ -453,8 +453,19 @@ def test_a_rule_by_which_every_network_diverges_adds_nothing(file, run, monkeypa
 
 
 @pytest.mark.skipif(not banks.DEFAULT.exists(), reason="the reference bank is not part of this checkout")
-def test_slow_a_twentieth_of_the_reference_bank_rebuilt_by_its_recipe_is_the_same():
-    """Half a minute to a minute: the one test that simulates the reference bank's own networks."""
-    found = recipe.rebuilt(workers=1)
-    assert found["rows"] > 100
+@pytest.mark.parametrize(("part", "share"), [("bank", 0.05), ("wide", 0.004)])
+def test_slow_a_twentieth_of_the_reference_bank_rebuilt_by_its_recipe_is_the_same(monkeypatch, part, share):
+    """Up to a minute: the one test that simulates the reference bank's own networks, few of the wide ones."""
+    monkeypatch.setattr(recipe, "RECIPE", (part,))
+    found = recipe.rebuilt(share=share, workers=1)
+    assert found["rows"] > (400 if part == "bank" else 10)
     assert found["same"], found
+
+
+@pytest.mark.skipif(not banks.DEFAULT.exists(), reason="the reference bank is not part of this checkout")
+def test_the_reference_bank_has_every_class_and_says_what_it_was_made_of():
+    card = recipe.card()
+    assert {*card["classes"]} == {*REFERENCE}
+    assert card["recipe"] == {name: recipe.files()[name].read_text() for name in recipe.RECIPE}
+    assert card["share"] == 1.0
+    assert banks.DEFAULT.stat().st_size < 15 * 2**20
