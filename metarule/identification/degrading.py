@@ -18,8 +18,8 @@ from metarule.identification.recording import Recording
 class Degradation:
     """What is taken from a recording: `fraction` of every hidden population stays observed, noise of `weight_noise`
     times the root mean square of a single update's changes and of `activity_noise` times the standard deviation of a
-    population's rates is added, `snapshots` snapshots at the most are kept, in whole bursts from the first on, and
-    weights are left out where not `weights`."""
+    population's rates is added, `snapshots` snapshots at the most are kept, in bursts evenly chosen, the last one
+    cut, and weights are left out where not `weights`."""
 
     fraction: float = 1.0
     weight_noise: float = 0.0

@@ -15,7 +15,7 @@ import numpy as np
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.updates import Layer, Updates, rates_of, single_updates
 
-TINY = 1e-12
+TINY = 1e-30  # far below the products of norms of the slowest learning
 PLACES = ("low", "high", "readout")
 """The lowest hidden layer, the highest hidden one (the same where there is one), and the readout."""
 
@@ -52,7 +52,9 @@ def white(updates: Updates) -> dict[str, float]:
     layers = updates.layers
     places = {"readout": layers[-1]}
     if len(layers) > 1:
-        places |= {"low": layers[0], "high": layers[-2]}
+        places["low"] = layers[0]
+    if len(layers) > 2:
+        places["high"] = layers[-2]
     factors = {layer.edge: post_factor(layer) for layer in layers}
     backward = backpropagated(updates)
     found: dict[str, float] = {}
@@ -67,6 +69,8 @@ def white(updates: Updates) -> dict[str, float]:
         found[f"{place}.variation"] = float(norms.std() / (norms.mean() + TINY))
         for name, value in _maps(updates, layer, factors, above, early).items():
             found[f"{place}.{name}"] = value
+    if len(layers) == 2:
+        found |= {name.replace("low.", "high.", 1): value for name, value in found.items() if name.startswith("low.")}
     return found
 
 
@@ -201,6 +205,13 @@ def _map(source: np.ndarray, needed: np.ndarray, slope: np.ndarray) -> np.ndarra
     """M (I O) with needed ~ slope x (source M^T), by weighted least squares for each post unit alone."""
     flat_source = source.reshape(-1, source.shape[2])
     flat_needed, flat_slope = (each.reshape(-1, each.shape[2]) for each in (needed, slope))
+    events, outputs = flat_source.shape
+    if events < outputs:  # the same solution from the events' side: N x N in place of O x O per unit
+        each = flat_slope.T  # I N
+        gram = each[:, :, None] * (flat_source @ flat_source.T) * each[:, None, :]
+        size = np.trace(gram, axis1=1, axis2=2) / outputs + TINY
+        solved = np.linalg.solve(gram + 1e-4 * size[:, None, None] * np.eye(events), flat_needed.T[:, :, None])
+        return (solved[:, :, 0] * each) @ flat_source
     weighted = flat_slope[:, :, None] * flat_source[:, None, :]  # N I O
     gram = np.einsum("nio,nip->iop", weighted, weighted, optimize=True)
     size = np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + TINY

@@ -72,7 +72,7 @@ def rebuilt(path: Path | None = None, share: float = 0.05, workers: int = 1) -> 
     """A share of the recipe's blocks simulated again and compared with the bank's rows."""
     opened = banks.load(path or banks.DEFAULT)
     with pool(workers) as map:
-        rows = rows_of(_every(jobs(), share), map)
+        rows = rows_of(_every(_every(jobs(), float(opened.card.get("share", 1.0))), share), map)
     found, agreement = compared(opened, rows)
     same = found == len(rows) and agreement >= AGREES
     return {"rows": len(rows), "found": found, "agreement": agreement, "needed": AGREES, "same": same}
