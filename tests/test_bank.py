@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from metarule import jobs
-from metarule.cli import main
 from metarule.identification import bank as banks
 from metarule.identification import recipe
 from metarule.identification.bank import COVARIATES, VIEWS, Bank, compared, covariates, load, made, measured, rows_of
@@ -84,21 +82,6 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "my_rule"
     jobs.start(RunFolder(folder), search, text)
     return folder
-
-
-@pytest.fixture
-def metarule(capsys, monkeypatch):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["metarule", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capsys.readouterr()
-        return int(exit.value.code or 0), out, err
-
-    return run
 
 
 def test_every_network_is_seen_clean_and_degraded_with_weights_and_without():

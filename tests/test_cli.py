@@ -13,29 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from metarule.cli import main
-
 TINY = (
     *("outer.generations=2", "outer.candidates=4", "inner.episodes=1", "inner.steps=20", "battery.episodes=4"),
     "network.hidden=[12,8]",
 )
 DOCS = Path(__file__).parent.parent / "docs"
 ROW = {"learner", "task", "metric", "mean", "low", "high", "episodes", "seeds"}
-
-
-@pytest.fixture
-def metarule(capsys, monkeypatch):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["metarule", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capsys.readouterr()
-        return int(exit.value.code or 0), out, err
-
-    return run
 
 
 def process(*arguments: object, **settings) -> subprocess.CompletedProcess[str]:

@@ -6,13 +6,11 @@ import functools
 import itertools
 import json
 import math
-import sys
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from metarule.cli import main
 from metarule.identification import simulation as simulations
 from metarule.identification.degrading import Degradation, degraded, drawn
 from metarule.identification.observables import columns, first_snapshot, matrix, observables, white
@@ -68,21 +66,6 @@ def moved(recording: Recording) -> float:
 
 def start(recording: Recording) -> np.ndarray:
     return np.concatenate([array[0].ravel() for array in recording.weights.values()])
-
-
-@pytest.fixture
-def metarule(capsys, monkeypatch):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["metarule", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capsys.readouterr()
-        return int(exit.value.code or 0), out, err
-
-    return run
 
 
 @pytest.mark.parametrize(

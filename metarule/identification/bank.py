@@ -42,7 +42,7 @@ COVARIATES = ("width", "depth", "batch", "displacement", "observed", "snapshots"
 SPARSE_FROM = 256
 """Width from which on networks are also seen sparsely: a tenth of the hidden units, five snapshots."""
 
-TREES = 120
+TREES = 80
 
 
 class Row(NamedTuple):
