@@ -1,7 +1,7 @@
 """Can the rule be told? All classes of the bank on networks that it never saw, with controls and intervals.
 
-Accuracies by kind of recording, on held-out widths, depths and data; controls that must know nothing; unknown rules;
-calibration and coverage. Networks of the test simulations are made where they are not yet in the folder.
+Accuracies by kind of recording, on held-out widths, depths and data; controls that must know nothing; calibration,
+coverage, declared equivalents. Networks of the test simulations are made where they are not yet in the folder.
 
     python analysis/identification.py runs/analysis/identification --workers 2
 """
@@ -26,8 +26,8 @@ from metarule.identification.classifier import RuleClassifier, trees
 from metarule.identification.extractor import LARGEST
 from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
-from metarule.identification.recipe import discovered, held
-from metarule.identification.reference import merged
+from metarule.identification.recipe import held
+from metarule.identification.reference import EQUIVALENT, merged
 from metarule.identification.simulation import Simulation, read
 from metarule.inner import Map
 from metarule.reading import simulations
@@ -51,22 +51,19 @@ Rows = list[Row]
 
 def tests() -> dict[str, Simulation]:
     """The test simulations: the bank's ranges, and wide networks, with seeds of their own."""
+    test = read(simulations()["test"])
     return {
-        "test": read(simulations()["test"]),
+        "test": test,
         "wide_test": replace(read(simulations()["wide"]), seed=24, blocks=1),
+        "equivalents": replace(
+            test, rules=tuple(sorted(EQUIVALENT[0])), hidden=((24,), (32,), (48,), (64,)), blocks=8, seed=26
+        ),
     }
 
 
 def simulated_rows(name: str, folder: Path, workers: int) -> Rows:
     """The rows of a test simulation, from the folder or made now."""
     return kept(folder / f"{name}.json", lambda map: rows_of(tests()[name].jobs(), map), workers)
-
-
-def discovered_rows(run: Path, folder: Path, workers: int) -> Rows:
-    """The rows of networks of the test simulation that learn by a run's rule instead of a known one."""
-    label = run.resolve().name
-    own = {(job.task, job.hidden, job.block): job._replace(rule=label) for job in tests()["test"].jobs()}
-    return kept(folder / f"run {label}.json", lambda map: rows_of([*own.values()], map, discovered(run)), workers)
 
 
 def kept(path: Path, made: Callable[[Map], Rows], workers: int) -> Rows:
@@ -205,54 +202,22 @@ def _crossed(numbers: np.ndarray, labels: np.ndarray, networks: np.ndarray) -> A
     return grouped_interval(right, networks, seed=SEED)
 
 
-def of_unknown(bank: Bank, rows: Rows, found_rows: dict[str, Rows]) -> dict[str, Any]:
-    """Leave one rule out: is it told from the known ones, and how often is it rejected at 5 % false rejections?
-
-    Rules that searches found are in no bank, and are left out of it as it is.
-    """
-    known = picked(held(bank), "weights", "clean", "drawn")
-    tested = picked(rows, "weights", "clean")
-    found: dict[str, Any] = {}
-    for label in bank.classes:
-        if merged(label) != label:
-            continue  # another name of the same rule stays in the bank
-        model = fitted(bank, [row for row in known if row.label != label])
-        found[label] = _told_apart(bank, model, tested, label)
-    for label, own in found_rows.items():
-        tried = [*tested, *picked(own, "weights", "clean")]
-        found[f"found by a search: {label}"] = _told_apart(bank, bank.classifier("weights"), tried, label)
-    found["mean"] = {key: float(np.mean([entry[key] for entry in found.values()])) for key in ("auroc", "rejected")}
-    return found
-
-
-def _told_apart(bank: Bank, model: RuleClassifier, rows: Rows, label: str) -> dict[str, float]:
-    """How well networks of one rule are told from all others, that the model knows."""
-    observed, labels, _ = table(bank, rows)
-    score = np.asarray(model.novelty_score(observed))
-    new = labels == label
-    rejected = float((score[new] > np.quantile(score[~new], 0.95)).mean())
-    found = {"auroc": auroc(score, new), "rejected": rejected, "networks": int(new.sum())}
-    print(f"  without {label}: AUROC {found['auroc']:.3f}, rejected {rejected:.2f}", flush=True)
-    return found
-
-
-def of_equivalents(bank: Bank, rows: Rows) -> dict[str, Any]:
-    """Feedback alignment against its direct form, by trees that are told to tell them apart, grouped by network."""
-    known, found = held(bank), {}
-    for depth in (1, 2):
-        pair = [
-            [row for row in picked(every, "weights", "clean", depth=lambda d, wanted=depth: d == wanted)
-             if merged(row.label) != row.label]
-            for every in (known, rows)
-        ]  # fmt: skip
-        (observed, labels, _), (tested, truth, networks) = (table(bank, each) for each in pair)
-        model = trees(300).fit(np.nan_to_num(observed, nan=-1e4), labels)
-        score = model.predict_proba(np.nan_to_num(tested, nan=-1e4))[:, 1]
-        values = bootstrapped(score, truth == model.classes_[1])
-        found[f"{depth} hidden layer{'s' if depth > 1 else ''}"] = {
-            "auroc": values,
-            "networks": len(np.unique(networks)),
-        }
+def of_equivalents(bank: Bank, same: Rows, rows: Rows) -> dict[str, Any]:
+    """Feedback alignment against its direct form, by trees that are taught these two alone, grouped by network."""
+    deeper = [
+        row
+        for row in picked(rows, "weights", "clean", depth=lambda depth: depth == 2)
+        if merged(row.label) != row.label
+    ]
+    found = {}
+    for name, chosen in (("one hidden layer", picked(same, "weights", "clean")), ("two hidden layers", deeper)):
+        observed, labels, networks = table(bank, chosen)
+        score, observed = np.zeros(len(labels)), np.nan_to_num(observed, nan=-1e4)
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=SEED).split(observed, labels, networks)
+        for train, test in folds:
+            score[test] = trees(300).fit(observed[train], labels[train]).predict_proba(observed[test])[:, 1]
+        values = bootstrapped(score, labels == np.unique(labels)[1])
+        found[name] = {"auroc": values, "networks": len(np.unique(networks))}
     return found
 
 
@@ -284,12 +249,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs whose rules are unknown to the bank")
     asked = parser.parse_args()
     bank = banks.load(asked.bank)
-    rows, wide = (simulated_rows(name, asked.folder, asked.workers) for name in ("test", "wide_test"))
+    rows, wide, same = (simulated_rows(name, asked.folder, asked.workers) for name in tests())
     digits = digits_networks()
-    own = {run.resolve().name: discovered_rows(run, asked.folder, asked.workers) for run in asked.runs}
     found: dict[str, Any] = {}
     for name, compute in (
         ("accuracy", lambda: of_kinds(bank, rows, wide)),
@@ -298,8 +261,7 @@ def main() -> None:
             view: answered(bank, bank.classifier(view), picked(rows, view, "clean", "drawn")) for view in banks.VIEWS
         }),
         ("held out", lambda: of_held_out(bank, rows, digits)),
-        ("declared equivalents", lambda: of_equivalents(bank, rows)),
-        ("unknown rules", lambda: of_unknown(bank, rows, own)),
+        ("declared equivalents", lambda: of_equivalents(bank, same, rows)),
     ):  # fmt: skip
         found[name] = compute()
         print(json.dumps(jsonable({name: found[name]}), indent=1), flush=True)

@@ -52,9 +52,7 @@ def classify(
 def simulate(
     spec: Annotated[
         Path,
-        typer.Argument(
-            metavar="SPEC", help="A TOML file with a table [simulation], or a shipped one by name."
-        ),
+        typer.Argument(metavar="SPEC", help="A TOML file with a table [simulation], or a shipped one by name."),
     ],
     out: Annotated[Path, typer.Option(help="The folder that the recordings are written to.")] = Path("recordings"),
     limit: Annotated[int | None, typer.Option(min=1, help="Write this many recordings at most.")] = None,

@@ -120,9 +120,9 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         self.temperature_ = temperature_of(self.out_of_fold_, codes)
         chances = tempered(self.out_of_fold_, self.temperature_)
         self.scores_ = 1 - chances[np.arange(len(codes)), codes]
-        self.distance_ = Distance.fitted(table)
+        self.distance_ = Distance.fitted(table, codes, groups)
         self._doubt_ = np.sort(1 - chances.max(axis=1))
-        away = self.distance_.of_known(groups)
+        away = self.distance_.of_known(chances.argmax(axis=1))
         self._away_ = np.sort(away)
         self.novelty_scores_ = self._combined(1 - chances.max(axis=1), away)
         with np.errstate(all="ignore"):
@@ -165,8 +165,8 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
 
     def novelty_score(self, X: Any) -> np.ndarray:  # noqa: N803
         """Higher: less like anything known."""
-        table = self._table(X)
-        return self._combined(1 - self.predict_proba(X).max(axis=1), self.distance_.of(table))
+        table, chances = self._table(X), self.predict_proba(X)
+        return self._combined(1 - chances.max(axis=1), self.distance_.of(table, chances.argmax(axis=1)))
 
     def novelty_p(self, X: Any) -> np.ndarray:  # noqa: N803
         """Conformal p-value of the novelty score: uniform, or above it, for rows like those of the fit."""

@@ -1,0 +1,152 @@
+"""Is a rule that the bank does not know told from those that it knows? One class left out at a time, and found rules.
+
+Networks of a seed of their own (27), weights and activity seen. Two scores: the trees' novelty alone, and what
+`metarule classify` goes by, where replay has its say: a recording whose changes a known rule explains is not new, one
+whose leading class replay excludes is.
+
+    python analysis/unknown_rules.py runs/analysis/unknown_rules --runs runs/first_rule runs/oja --workers 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from identification import fitted, picked, table
+
+from metarule.identification import bank as banks
+from metarule.identification.bank import Bank, Row, covariates
+from metarule.identification.classifier import RuleClassifier
+from metarule.identification.degrading import Degradation
+from metarule.identification.metrics import auroc
+from metarule.identification.observables import observables
+from metarule.identification.recipe import discovered, held
+from metarule.identification.reference import merged
+from metarule.identification.replay import replay
+from metarule.identification.simulation import Job, read, simulated
+from metarule.reading import simulations
+from metarule.records import jsonable
+from metarule.workers import pool
+from metarule.zoo import Algorithm
+
+SEED = 27
+FALSE = 0.05
+"""Share of known recordings that may be rejected."""
+
+
+class Heard(NamedTuple):
+    """One network: its clean row, and what replay says of each rule."""
+
+    row: Row
+    says: dict[str, str]
+
+
+def heard(job: Job, row: Algorithm | None = None) -> list[Heard]:
+    """Every network of a block; `row` in place of the rule's own."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
+    found = []
+    for recording in simulated(job, row):
+        facts = covariates(recording, Degradation())
+        seen = Row("weights", job.rule, int(recording.meta["network"]), "clean", facts, observables(recording))
+        found.append(Heard(seen, {each.rule: each.says for each in replay(recording).rows}))
+    return found
+
+
+def known_networks(workers: int) -> list[Heard]:
+    """Networks of every class of the bank, that neither bank nor test has."""
+    with pool(workers) as map:
+        return [each for part in map(heard, replace(read(simulations()["test"]), seed=SEED).jobs()) for each in part]
+
+
+def found_networks(run: Path, workers: int) -> list[Heard]:
+    """The same networks, learning by the rule that a run found."""
+    label = run.resolve().name
+    jobs = replace(read(simulations()["test"]), seed=SEED).jobs()
+    own = {(job.task, job.hidden, job.block): job._replace(rule=label) for job in jobs}
+    with pool(workers) as map:
+        return [each for part in map(functools.partial(heard, row=discovered(run)), [*own.values()]) for each in part]
+
+
+def scores(bank: Bank, model: RuleClassifier, networks: list[Heard]) -> tuple[np.ndarray, np.ndarray]:
+    """(the trees' novelty, the same with replay's say) of each network, by a model that knows some classes."""
+    observed, _, _ = table(bank, [network.row for network in networks])
+    alone = np.asarray(model.novelty_score(observed))
+    leading = model.classes_[model.predict_proba(observed).argmax(axis=1)]
+    together = alone.copy()
+    for place, (network, name) in enumerate(zip(networks, leading, strict=True)):
+        says = {rule: said for rule, said in network.says.items() if rule in set(model.classes_)}
+        if "explains" in says.values():
+            together[place] -= alone.max()
+        elif says.get(str(name)) == "excluded":
+            together[place] += alone.max()
+    return alone, together
+
+
+def told_apart(score: np.ndarray, new: np.ndarray) -> dict[str, float]:
+    """AUROC, and the share of new ones rejected where 5 % of the known are."""
+    return {"auroc": auroc(score, new), "rejected": float((score[new] > np.quantile(score[~new], 1 - FALSE)).mean())}
+
+
+def left_out(label: str, bank: Bank, networks: list[Heard]) -> dict[str, Any]:
+    """One class of the bank unknown to it."""
+    torch.set_num_threads(1)
+    rows = [row for row in picked(held(bank), "weights", "clean", "drawn") if row.label != label]
+    new = np.array([network.row.label == label for network in networks])
+    alone, together = scores(bank, fitted(bank, rows), networks)
+    return {"trees": told_apart(alone, new), "trees and replay": told_apart(together, new), "networks": int(new.sum())}
+
+
+def of_found(run: Path, bank: Bank, networks: list[Heard], workers: int) -> dict[str, Any]:
+    """A rule that a search found, unknown to the bank as it is."""
+    own = found_networks(run, workers)
+    new = np.arange(len(networks) + len(own)) >= len(networks)
+    alone, together = scores(bank, bank.classifier("weights"), [*networks, *own])
+    return {"trees": told_apart(alone, new), "trees and replay": told_apart(together, new), "networks": len(own)}
+
+
+def mean(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Over rules, with the interval of that mean by bootstrap over rules."""
+    generator = np.random.default_rng(0)
+    answer: dict[str, Any] = {}
+    for kind in ("trees", "trees and replay"):
+        for key in ("auroc", "rejected"):
+            values = np.array([entry[kind][key] for entry in found.values()])
+            drawn = values[generator.integers(len(values), size=(2000, len(values)))].mean(axis=1)
+            answer[f"{kind}: {key}"] = (float(values.mean()), *np.quantile(drawn, [0.025, 0.975]).tolist())
+    return answer
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs whose rules are unknown to the bank")
+    asked = parser.parse_args()
+    bank = banks.load(asked.bank)
+    networks = known_networks(asked.workers)
+    # another name of the same rule stays in the bank: the declared equivalents are no unknowns
+    labels = [label for label in bank.classes if merged(label) == label]
+    with pool(asked.workers) as map:
+        answers = map(functools.partial(left_out, bank=bank, networks=networks), labels)
+        found: dict[str, Any] = dict(zip(labels, answers, strict=True))
+    for run in asked.runs:
+        found[f"found by a search: {run.resolve().name}"] = of_found(run, bank, networks, asked.workers)
+    figures = {"known networks": len(networks), "rules": found, "mean over rules": mean(found)}
+    print(json.dumps(jsonable(figures), indent=1))
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    (asked.folder / "figures.json").write_text(json.dumps(jsonable(figures), indent=1))
+
+
+if __name__ == "__main__":
+    main()
