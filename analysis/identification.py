@@ -258,7 +258,7 @@ def main() -> None:
         ("accuracy", lambda: of_kinds(bank, rows, wide)),
         ("controls", lambda: of_controls(bank, rows)),
         ("in distribution", lambda: {
-            view: answered(bank, bank.classifier(view), picked(rows, view, "clean", "drawn")) for view in banks.VIEWS
+            view: answered(bank, bank.classifier(view), picked([*rows, *wide], view)) for view in banks.VIEWS
         }),
         ("held out", lambda: of_held_out(bank, rows, digits)),
         ("declared equivalents", lambda: of_equivalents(bank, same, rows)),

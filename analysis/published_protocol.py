@@ -40,6 +40,12 @@ from metarule.rng import seed_number
 from metarule.workers import pool
 
 FRACTIONS, NOISES, SNAPSHOTS = (1.0, 0.5, 0.25, 0.1), (0.0, 0.1, 0.3, 1.0), (3, 6, 9, 15, 21)
+STATISTICS = (
+    *(f"weights, {name}" for name in WEIGHT_STATISTICS),
+    *(f"activity, {name}" for name in ACTIVITY_STATISTICS),
+    *(f"layer-wise change, {name}" for name in ("mean", "abs_mean", "square_mean")),
+)
+"""The 24 statistics in the order of their columns."""
 
 
 class Network(NamedTuple):
@@ -119,9 +125,9 @@ def crossed(model: Any, numbers: np.ndarray, labels: np.ndarray, networks: np.nd
     return grouped_interval(right, networks, seed=0)
 
 
-def forest() -> Any:
+def forest(count: int = 500) -> Any:
     """The published recipe's classifier."""
-    return RandomForestClassifier(500, random_state=0)
+    return RandomForestClassifier(count, random_state=0)
 
 
 def trees() -> Any:
@@ -198,6 +204,10 @@ def figures(networks: list[Network]) -> dict[str, Any]:
         "published recipe, 24 statistics": crossed(forest, numbers["raw"], labels, groups),
         "published, by observable": {
             name: crossed(forest, raw[:, :, part].reshape(len(raw), -1), labels, groups) for name, part in parts.items()
+        },
+        "published, by statistic": {
+            name: crossed(functools.partial(forest, 100), raw[:, :, place], labels, groups)
+            for place, name in enumerate(STATISTICS)
         },
         "the same statistics, scale-free": crossed(trees, scale_free, labels, groups),
         "single updates": crossed(trees, white, labels, groups),

@@ -1,9 +1,10 @@
-"""Calibration from out-of-fold probabilities: a temperature, a conformal threshold, a novelty p-value."""
+"""Calibration from out-of-fold probabilities: a temperature, confidence that rises with it, conformal thresholds."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
 
 FLOOR = 1e-3
 """Added to vote shares before they are sharpened: no vote is no proof."""
@@ -24,6 +25,27 @@ def temperature_of(probabilities: np.ndarray, codes: np.ndarray) -> float:
         return -float(np.log(tempered(probabilities, np.exp(logarithm))[rows, codes] + 1e-12).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def confidence_of(probabilities: np.ndarray, codes: np.ndarray) -> IsotonicRegression:
+    """How often the leading class is the true one, rising with its probability (Zadrozny and Elkan, 2002)."""
+    sure = 1 - 1 / (len(codes) + 2)
+    found = IsotonicRegression(y_min=0.0, y_max=sure, out_of_bounds="clip")
+    return found.fit(probabilities.max(axis=1), probabilities.argmax(axis=1) == codes)
+
+
+def confident(probabilities: np.ndarray, confidence: IsotonicRegression) -> np.ndarray:
+    """Probabilities whose largest is as large as it is often right, and stays the largest; others share the rest."""
+    rows, leading = np.arange(len(probabilities)), probabilities.argmax(axis=1)
+    others = probabilities.copy()
+    others[rows, leading] = 0.0
+    rest = others.sum(axis=1)
+    others = others / np.where(rest > 0, rest, 1.0)[:, None]
+    second = others.max(axis=1)
+    top = np.where(rest > 0, np.maximum(confidence.predict(probabilities.max(axis=1)), second / (1 + second)), 1.0)
+    found = others * (1 - top)[:, None]
+    found[rows, leading] = top
+    return found
 
 
 def threshold_of(scores: np.ndarray, alpha: float) -> float:

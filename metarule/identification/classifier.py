@@ -12,7 +12,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from metarule.identification.calibration import p_values, temperature_of, tempered, threshold_of
+from metarule.identification.calibration import (
+    confidence_of,
+    confident,
+    p_values,
+    temperature_of,
+    tempered,
+    threshold_of,
+)
 from metarule.identification.extractor import ObservableExtractor, recordings_given
 from metarule.identification.novelty import Distance
 from metarule.identification.recording import Recording
@@ -118,7 +125,8 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
 
     def _calibrate(self, table: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> None:
         self.temperature_ = temperature_of(self.out_of_fold_, codes)
-        chances = tempered(self.out_of_fold_, self.temperature_)
+        self.confidence_ = confidence_of(tempered(self.out_of_fold_, self.temperature_), codes)
+        chances = self._calibrated(self.out_of_fold_)
         self.scores_ = 1 - chances[np.arange(len(codes)), codes]
         self.distance_ = Distance.fitted(table, codes, groups)
         self._doubt_ = np.sort(1 - chances.max(axis=1))
@@ -127,6 +135,9 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         self.novelty_scores_ = self._combined(1 - chances.max(axis=1), away)
         with np.errstate(all="ignore"):
             self.calibration_domain_ = np.stack((np.fmin.reduce(table), np.fmax.reduce(table)))
+
+    def _calibrated(self, votes: np.ndarray) -> np.ndarray:
+        return confident(tempered(votes, self.temperature_), self.confidence_)
 
     def _combined(self, doubt: np.ndarray, away: np.ndarray) -> np.ndarray:
         """Mean rank of doubt and distance among the known rows; a distance beyond all known counts further."""
@@ -146,7 +157,7 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Calibrated probabilities (rows, classes)."""
         table = self._table(X)
-        return tempered(self._whole(self.model_, table), self.temperature_)
+        return self._calibrated(self._whole(self.model_, table))
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable class, or "unknown" where a row is rejected."""
