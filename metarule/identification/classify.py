@@ -18,6 +18,7 @@ from metarule.identification import bank as banks
 from metarule.identification.bank import COVARIATES, Bank
 from metarule.identification.equation import equation as equation_of
 from metarule.identification.extractor import LARGEST
+from metarule.identification.moments import pieces
 from metarule.identification.observables import matrix, observables
 from metarule.identification.recording import Recording, RecordingError, load
 from metarule.identification.reference import REFERENCE, equivalence_class
@@ -65,9 +66,10 @@ def classify(
     opened = bank if isinstance(bank, Bank) else banks.opened(banks.DEFAULT if bank is None else Path(bank))
     heard = _heard(recording)
     layers = len(recording.structure.sizes) - 2
-    domain = _domain(recording, heard, opened)
+    thinned = _thinned(recording, opened)
+    domain = _domain(thinned, heard, opened)
     replays = replay(recording, {name: REFERENCE[name] for name in opened.classes if name in REFERENCE})
-    trees = None if "discriminative" in heard.off else _discriminative(recording, opened, alpha)
+    trees = None if "discriminative" in heard.off else _discriminative(thinned, opened, alpha)
     if trees is None or heard.updates < FEW:
         lacking = heard.off.get("discriminative") or f"it has {heard.updates} single updates, and {FEW} are needed"
         answer = Fused("insufficient", (), lacking)
@@ -87,7 +89,7 @@ def classify(
         tuple(row.table() for row in replays.rows),
         found,
         domain,
-        _used(recording, heard, replays, asked=equation),
+        {**_used(recording, heard, replays, asked=equation), "snapshots_for_trees": len(thinned.time)},
         _warnings(recording, heard, outside, replays),
         _would_help(recording, heard, answer),
         _provenance(opened, bank, alpha),
@@ -131,6 +133,20 @@ def _heard(recording: Recording) -> _Heard:
     if recording.target is None and "replay" not in off:
         off["error terms"] = "/target is missing: nothing that depends on an error can be judged"
     return _Heard(updates, off)
+
+
+def _thinned(recording: Recording, bank: Bank) -> Recording:
+    """As many snapshots as the bank's recordings have, bursts spread evenly: the trees know no longer recordings."""
+    most = int(max(view.covariates[:, COVARIATES.index("snapshots")].max() for view in bank.views.values()))
+    try:
+        shown = shown_updates(recording)
+    except RecordingError:
+        return recording
+    if len(recording.time) <= most:
+        return recording
+    # bursts of two updates are three snapshots
+    places, _ = pieces(shown, 2 * (most // 3), 2)
+    return recording.at(np.unique(np.concatenate((places, places + 1)))[:most])
 
 
 def _discriminative(recording: Recording, bank: Bank, alpha: float) -> Discriminative | None:

@@ -65,7 +65,7 @@ def moments(recording: Recording, most: int = MOST) -> Moments:
         hidden = sum(int(np.isnan(array).all(axis=(0, 2)).sum()) for array in recording.weights.values())
         said = f"of {hidden} units are missing" if hidden else "are missing in part"
         raise RecordingError(f"/weights {said}, and a rule is replayed in the whole network")
-    places, piece = _pieces(recording, shown_updates(recording), most)
+    places, piece = pieces(shown_updates(recording), most)
     network = network_of(recording)
     whole = {p.name: _whole(recording, p) for p in network.projections}
     assert recording.input is not None
@@ -81,14 +81,20 @@ def moments(recording: Recording, most: int = MOST) -> Moments:
     )
 
 
-def _pieces(recording: Recording, shown: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Snapshots before the chosen updates, and the number of the piece that each belongs to."""
+def pieces(shown: np.ndarray, most: int, length: int = PIECE) -> tuple[np.ndarray, np.ndarray]:
+    """Of the snapshots before single updates those of `most` updates, and the number of the piece that each belongs to.
+
+    Runs of consecutive updates are cut into pieces of `length`; where there are too many, some are chosen evenly, whole
+    ones if there are any.
+    """
     begins = np.diff(shown, prepend=-2) != 1
     run = np.cumsum(begins) - 1
     within = np.arange(len(shown)) - np.flatnonzero(begins)[run]
-    piece = np.cumsum(begins | (within % PIECE == 0)) - 1
+    piece = np.cumsum(begins | (within % length == 0)) - 1
     if len(shown) > most:
-        kept = np.unique(np.linspace(0, piece[-1], max(1, most // PIECE)).round().astype(int))
+        sizes = np.bincount(piece)
+        whole = np.flatnonzero(sizes == sizes.max())
+        kept = whole[np.unique(np.linspace(0, len(whole) - 1, max(1, most // length)).round().astype(int))]
         shown, piece = shown[np.isin(piece, kept)], piece[np.isin(piece, kept)]
     return shown, piece
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,16 @@ class Recording:
     def singles(self) -> np.ndarray:
         """The snapshots t that one update alone divides from the next: W[t+1] - W[t] is exact."""
         return np.flatnonzero(self.gaps == 1)
+
+    def at(self, places: np.ndarray) -> Recording:
+        """The recording with some of its snapshots only."""
+        parts = {
+            part: {name: array[places] for name, array in getattr(self, part).items()}
+            for part in ("weights", "bias", "activity")
+        }
+        whole = {name: getattr(self, name) for name in ("input", "target", "reward")}
+        kept = {name: None if array is None else array[places] for name, array in whole.items()}
+        return replace(self, time=self.time[places], **parts, **kept)
 
     def problems(self) -> list[str]:
         """Everything that is wrong, with the path, the index and the cure."""

@@ -34,7 +34,8 @@ def verdict_report(title: str, verdict: dict[str, Any]) -> RenderableType:
     used = verdict["used"]
     parts.append(
         Text(
-            f"Used: {used['snapshots']} snapshots, {used['single_updates']} single updates; "
+            f"Used: {used['snapshots']} snapshots ({used['snapshots_for_trees']} by the trees), "
+            f"{used['single_updates']} single updates; "
             f"{', '.join(used['parts'])}; missing: {', '.join(used['missing']) or 'nothing'}."
         )
     )
