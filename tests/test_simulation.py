@@ -41,6 +41,9 @@ updates = 4
 bursts = 2
 burst = 2
 probes = 2
+observed = 0.5
+weight_noise = 0.1
+activity_noise = 0.01
 """
 
 

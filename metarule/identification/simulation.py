@@ -22,6 +22,7 @@ from torch import Tensor
 
 from metarule.block import Block, World
 from metarule.collect import unknown
+from metarule.identification.degrading import Degradation, degraded
 from metarule.identification.recording import Recording
 from metarule.identification.reference import REFERENCE
 from metarule.learner import Learner
@@ -66,7 +67,8 @@ class Simulation:
     `displacement` |W(20) - W(0)| / |W(0)|, log-uniform, and the share of the way, uniform, that it has come from fresh
     weights to those after `taught` updates by backprop when its rule takes over. A recording has `bursts` of `burst`
     consecutive snapshots, spread over `updates`, each with the batch of the update that follows and `probes` stimuli
-    that are the same throughout. Raises ValueError on unknown names and on numbers out of range.
+    that are the same throughout. `observed` is the share of hidden units that is recorded, `weight_noise` and
+    `activity_noise` are those of `Degradation`. Raises ValueError on unknown names and on numbers out of range.
     """
 
     rules: tuple[str, ...] = tuple(REFERENCE)
@@ -83,6 +85,9 @@ class Simulation:
     bursts: int = 7
     burst: int = 3
     probes: int = 192
+    observed: float = 1.0
+    weight_noise: float = 0.0
+    activity_noise: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,12 +112,22 @@ class Simulation:
         for owner, what in (("taught", "updates before the rule takes over"), ("probes", "stimuli of every snapshot")):
             if getattr(self, owner) < 0:
                 raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 0: {what}")
+        if not 0 < self.observed <= 1:
+            raise ValueError(f"simulation.observed = {self.observed} must lie above 0 and be at most 1")
+        for owner in ("weight_noise", "activity_noise"):
+            if not 0 <= getattr(self, owner) < math.inf:
+                raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 0 and finite")
         if self.burst < 2:
             raise ValueError(f"simulation.burst = {self.burst} must be at least 2: one update lies between two")
         if self.burst * self.bursts > self.updates + self.burst:
             raise ValueError(
                 f"simulation.updates = {self.updates} leaves no room for {self.bursts} bursts of {self.burst}; raise it"
             )
+
+    @property
+    def degradation(self) -> Degradation:
+        """What the recordings lack, the same for all."""
+        return Degradation(self.observed, self.weight_noise, self.activity_noise)
 
     @property
     def times(self) -> tuple[range, ...]:
@@ -290,6 +305,11 @@ def _recording(network: Network, shots: list[Shot], run: int, probes: Tensor, me
 
 
 def recordings(simulation: Simulation) -> Iterator[Recording]:
-    """Every recording of a simulation, one block after another."""
+    """Every recording of a simulation, one block after another, with the noise that it asks for."""
     for job in simulation.jobs():
-        yield from simulated(job)
+        for recording in simulated(job):
+            if simulation.degradation == Degradation():
+                yield recording
+            else:
+                noise = np.random.default_rng(seed_number("degrading", int(recording.meta["network"]), bits=62))
+                yield degraded(recording, simulation.degradation, noise)
