@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 NEIGHBOURS, FAR = 2, 5.0
-RIDGE = 0.01
+RIDGE = 0.02
 """Variance added in all directions before they are whitened: of few rows no direction is known to have none."""
 
 USUAL = 0.9
