@@ -31,6 +31,9 @@ Sources = Mapping[str, np.ndarray]
 ENOUGH = 0.9
 """Share of held-out changes that an equation must explain to be called one."""
 
+OUTPUT, TARGET, ABOVE = "(target - output)", "target", "(error of the layer above)"
+"""What fitted feedback may carry."""
+
 MOST = 6
 """Terms that a sparse equation has at the most."""
 
@@ -165,15 +168,15 @@ def equation(
         return Equation((EdgeEquation(edges[0], selection, max(local, 0.0), "trajectory"),))
     updates = single_updates(watched(recording))
     settings = _Settings(chosen, n_boot, seed, "inferred weights" if updates.inferred else "single updates")
-    output = {} if updates.error is None else {"(target - output)": np.nan_to_num(updates.error)}
-    target = {} if updates.target is None else {"target": np.nan_to_num(updates.target)}
+    output = {} if updates.error is None else {OUTPUT: np.nan_to_num(updates.error)}
+    target = {} if updates.target is None else {TARGET: np.nan_to_num(updates.target)}
     backward = backpropagated(updates)
     found: list[EdgeEquation] = []
     above, heard = None, None
     for layer in reversed(updates.layers):
         sources = {**output, **target}
         if above is not None and heard is not None and above is not updates.layers[-1]:
-            sources["(error of the layer above)"] = heard
+            sources[ABOVE] = heard
         made, heard = _of_layer(layer, above, backward.get(layer.edge), sources, settings)
         found.append(made)
         above = layer

@@ -61,7 +61,7 @@ def moments(recording: Recording, most: int = MOST) -> Moments:
     """
     if not recording.weights:
         raise RecordingError("/weights were not recorded, and a rule is replayed from the weights before each update")
-    if any(np.isnan(array).any() for array in recording.weights.values()):
+    if any(np.isnan(array).all(axis=0).any() for array in recording.weights.values()):
         hidden = sum(int(np.isnan(array).all(axis=(0, 2)).sum()) for array in recording.weights.values())
         said = f"of {hidden} units are missing" if hidden else "are missing in part"
         raise RecordingError(f"/weights {said}, and a rule is replayed in the whole network")

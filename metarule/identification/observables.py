@@ -84,10 +84,7 @@ def backpropagated(updates: Updates) -> dict[str, np.ndarray]:
     """Edge -> backprop's error (U B I) at its post units through the recorded weights; {} without targets."""
     if updates.error is None:
         return {}
-    top = updates.layers[-1]
-    # a readout of which some units were not seen hears the error of the others alone
-    error = updates.error[:, :, : top.post.shape[2]] if top.post.shape[2] < updates.error.shape[2] else updates.error
-    error = np.nan_to_num(error)
+    top, error = updates.layers[-1], np.nan_to_num(updates.error)
     found = {top.edge: error}
     for layer, above in zip(updates.layers[-2::-1], updates.layers[:0:-1], strict=True):
         error = (error @ above.weight) * layer.slope
@@ -113,7 +110,8 @@ def _series(updates: Updates, layer: Layer, factor: np.ndarray, backward: np.nda
         "slope": _cosine(np.abs(factor), layer.slope),
     }
     before = np.full(len(change), np.nan)
-    before[updates.follows] = _cosine(change[1:], change[:-1])[updates.follows[1:]]
+    if updates.follows.any():
+        before[updates.follows] = _cosine(change[1:], change[:-1])[updates.follows[1:]]
     found["persists"] = before
     if backward is None:
         return found

@@ -91,6 +91,16 @@ EQUIVALENT: tuple[frozenset[str], ...] = (frozenset({"feedback_alignment", "dire
 the only hidden layer in both. They are merged where an accuracy is said to be merged, and in no other place."""
 
 
+WITHOUT_HIDDEN = frozenset(
+    {
+        "backprop", "feedback_alignment", "direct_feedback_alignment", "direct_random_target_projection",
+        "sign_symmetry", "kolen_pollack", "information_alignment", "difference_target_propagation",
+        "predictive_coding", "local_losses",
+    }
+)  # fmt: skip
+"""Classes that are all the delta rule where nothing lies between input and output."""
+
+
 def family(label: str) -> str:
     """The family of a class; "added" for a rule that a user added."""
     return next((name for name, members in FAMILIES.items() if label in members), "added")
@@ -98,6 +108,8 @@ def family(label: str) -> str:
 
 def equivalence_class(label: str, hidden_layers: int) -> tuple[str, ...]:
     """The classes that cannot be told from `label` in a network with so many hidden layers, itself among them."""
+    if hidden_layers == 0 and label in WITHOUT_HIDDEN:
+        return tuple(sorted(WITHOUT_HIDDEN))
     if hidden_layers == 1:
         for members in EQUIVALENT:
             if label in members:
@@ -105,6 +117,6 @@ def equivalence_class(label: str, hidden_layers: int) -> tuple[str, ...]:
     return (label,)
 
 
-def merged(label: str) -> str:
-    """The name of the declared equivalence that a class belongs to, whatever the depth; its own name if none."""
-    return next(("|".join(sorted(members)) for members in EQUIVALENT if label in members), label)
+def merged(label: str, hidden_layers: int = 1) -> str:
+    """The name of the declared equivalence that a class belongs to in such a network; its own name if none."""
+    return "|".join(equivalence_class(label, hidden_layers))

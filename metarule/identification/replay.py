@@ -287,9 +287,9 @@ def _row(each: _Fitted, noise: np.ndarray, tolerance: float, decides: bool) -> R
     left = np.maximum(fit.left - each.noises * noise * fit.count, 0.0)
     energy = fit.energy - 2 * noise * fit.count
     clear = energy > 0.02 * fit.energy
-    # a projection that never changes is explained by a rule that says so, and by no other; one that is all noise by any
-    shares = np.where(fit.energy == 0, (fit.left == 0) & ~(np.nan_to_num(fit.sizes) > 0).any(1), 1.0)
-    shares = np.where(clear & (fit.energy > 0), 1 - left / np.where(clear, energy, 1.0), shares)
+    # a projection that never changes, as one that is held, or whose changes are all noise speaks for no rule
+    judged = clear & (fit.energy > 0)
+    shares = np.where(judged, 1 - left / np.where(judged, energy, 1.0), 1.0)
     whole = 1 - left.sum() / max(energy.sum(), 1e-300)
     sizes = fit.sizes[-1:] if each.by_fitted else fit.sizes
     sizes = sizes[np.isfinite(sizes)]

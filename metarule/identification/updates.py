@@ -53,46 +53,81 @@ class Updates:
 
 
 def single_updates(recording: Recording) -> Updates:
-    """The single updates of a recording.
+    """The single updates of a recording, with the units of which something is known.
 
-    Raises RecordingError where inputs are missing or no two snapshots are one update apart.
+    Raises RecordingError where inputs are missing, no two snapshots are one update apart, the network is no chain of
+    layers, or nothing is known of a population.
     """
     fine = shown_updates(recording)
     names = tuple(recording.structure.sizes)
-    edges = [f"{source}->{target}" for source, target in itertools.pairwise(names)]
+    edges = chain(recording)
     inferred = not recording.weights
     rates = rates_of(recording, names)
     seen = {name: np.isfinite(rates[name]).any(axis=(0, 1)) for name in names}
     weights = inferred_weights(recording, names, rates, seen) if inferred else dict(recording.weights)
-    if any(edge not in weights for edge in edges) or len(weights) != len(edges):
+    whole = {edge: np.asarray(weights[edge], dtype=np.float64) for edge in edges}
+    if not inferred:
+        for edge, (source, target) in zip(edges, itertools.pairwise(names), strict=True):
+            seen[target] = seen[target] & np.isfinite(whole[edge]).any(axis=(0, 2))
+            seen[source] = seen[source] & np.isfinite(whole[edge]).any(axis=(0, 1))
+        whole = {
+            edge: whole[edge][:, seen[target]][:, :, seen[source]]
+            for edge, (source, target) in zip(edges, itertools.pairwise(names), strict=True)
+        }
+    for name in names:
+        if not seen[name].any():
+            raise RecordingError(
+                f"nothing is known of population '{name}'; record the activity or weights of its units"
+            )
+    fine = fine[complete(whole, fine)]
+    if len(fine) == 0:
         raise RecordingError(
-            f"/weights: {', '.join(weights)} is no chain of layers; single updates are read on chains only"
+            "no single update has all its weights, or activity that tells them; record both ends of one"
         )
     batch = slice(recording.probes, None)
-    taught = recording.target is not None
     layers = []
     for edge, (source, target) in zip(edges, itertools.pairwise(names), strict=True):
-        whole = np.asarray(weights[edge], dtype=np.float64)
-        if not inferred:
-            rows, columns = (np.isfinite(whole).any(axis=(0, axis)) for axis in (2, 1))
-            whole = whole[:, rows & seen[target]][:, :, columns & seen[source]]
+        weight = whole[edge]
         post = rates[target][fine][:, batch][:, :, seen[target]]
         layers.append(
             Layer(
                 edge,
-                np.nan_to_num(whole[fine]),
-                np.nan_to_num(whole[fine + 1] - whole[fine]),
+                np.nan_to_num(weight[fine]),
+                np.nan_to_num(weight[fine + 1] - weight[fine]),
                 rates[source][fine][:, batch][:, :, seen[source]],
                 post,
                 _slope(recording, target == names[-1], post),
             )
         )
-    target = np.asarray(recording.target, dtype=np.float64)[fine][:, batch] if taught else None
-    times = recording.time[fine]
+    error = target = None
+    if recording.target is not None:
+        # of units that were not seen neither the error nor what it changed is known
+        target = np.asarray(recording.target, dtype=np.float64)[fine][:, batch][:, :, seen[names[-1]]]
+        error = target - layers[-1].post
     follows = np.concatenate(([False], np.diff(fine) == 1))
-    top = rates[names[-1]][fine][:, batch]
-    error = None if target is None else target - top
-    return Updates(tuple(layers), error, target, times, follows, inferred)
+    return Updates(tuple(layers), error, target, recording.time[fine], follows, inferred)
+
+
+def chain(recording: Recording) -> list[str]:
+    """The edges of a chain of layers, bottom up; raises RecordingError where the network is none."""
+    names = tuple(recording.structure.sizes)
+    edges = [f"{source}->{target}" for source, target in itertools.pairwise(names)]
+    if recording.weights and {*recording.weights} != {*edges}:
+        raise RecordingError(
+            f"/weights: {', '.join(recording.weights)} is no chain of layers; single updates are read on chains only"
+        )
+    return edges
+
+
+def complete(weights: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
+    """Whether the weights before and after each update are there, but for those that never are."""
+    found = np.ones(len(places), dtype=bool)
+    for array in weights.values():
+        missing = np.asarray(np.isnan(array))
+        never = np.asarray(missing.all(axis=0))
+        lacking = np.asarray((missing & ~never).any(axis=(1, 2)) | missing.all(axis=(1, 2)))
+        found &= ~lacking[places] & ~lacking[places + 1]
+    return found
 
 
 def shown_updates(recording: Recording) -> np.ndarray:
@@ -107,19 +142,18 @@ def shown_updates(recording: Recording) -> np.ndarray:
         )
     if recording.input is None:
         raise RecordingError("/input is missing: what made a change cannot be said; record the inputs of every update")
-    fine = moments[[_shown(recording, int(moment)) for moment in moments]]
+    fine = moments
+    for name, batches in (("input", recording.input), ("target", recording.target)):
+        if batches is not None:
+            fine = fine[np.isfinite(batches[fine, recording.probes :]).all(axis=(1, 2))]
+        if len(fine) == 0:
+            raise RecordingError(
+                f"/{name}: no update has all of its batch; record what the updates themselves were shown"
+            )
+    fine = fine[complete(recording.weights, fine)]
     if len(fine) == 0:
-        raise RecordingError("/input: no update has a recorded batch; record the inputs of the updates themselves")
+        raise RecordingError("/weights: every single update lacks some before or after it; record both")
     return fine
-
-
-def _shown(recording: Recording, moment: int) -> bool:
-    """Whether the batch of the update after a snapshot was recorded."""
-    assert recording.input is not None
-    shown = bool(np.isfinite(recording.input[moment, recording.probes :]).all())
-    if recording.target is None:
-        return shown
-    return shown and bool(np.isfinite(recording.target[moment, recording.probes :]).all())
 
 
 def rates_of(recording: Recording, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -133,10 +167,10 @@ def rates_of(recording: Recording, names: tuple[str, ...]) -> dict[str, np.ndarr
         edge = f"{source}->{target}"
         if edge not in recording.weights:
             raise RecordingError(f"/activity/{target} and /weights/{edge} are both missing; record one of them")
-        weight = np.nan_to_num(np.asarray(recording.weights[edge], dtype=np.float64))
-        drive = rates[source] @ weight.transpose(0, 2, 1)
+        # units whose weights are missing have rates that nobody knows
+        drive = rates[source] @ np.asarray(recording.weights[edge], dtype=np.float64).transpose(0, 2, 1)
         if target in recording.bias:
-            drive = drive + np.nan_to_num(np.asarray(recording.bias[target], dtype=np.float64))[:, None]
+            drive = drive + np.asarray(recording.bias[target], dtype=np.float64)[:, None]
         rates[target] = _rate(recording, target == names[-1], drive)
     return rates
 
@@ -166,6 +200,8 @@ def inferred_weights(
 def _solved(pre: np.ndarray, drive: np.ndarray, telling: np.ndarray | None) -> np.ndarray:
     """W (I J) with drive (S I) ~ pre (S J) W^T, by ridge regression; per unit over the events that tell of it."""
     samples, units = pre.shape
+    if not pre.any():
+        return np.full((drive.shape[1], units), np.nan)
     ridge = RIDGE * float((pre**2).sum()) / units
     if telling is None:
         return np.linalg.solve(pre.T @ pre + ridge * np.eye(units), pre.T @ drive).T

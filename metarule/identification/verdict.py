@@ -74,20 +74,44 @@ class Fused:
     why: str
 
 
-def fused(discriminative: Discriminative, replayed: Mapping[str, str], hidden_layers: int) -> Fused:
-    """One answer from the trees and from what replay says of each rule ("explains", "excluded", "open").
+def fused(
+    discriminative: Discriminative | None,
+    replayed: Mapping[str, str],
+    hidden_layers: int,
+    spoken: Mapping[str, str] | None = None,
+) -> Fused:
+    """One answer from the trees, from what replay says of each rule ("explains", "excluded", "open") and what an exact
+    equation says ("supports", "contradicts").
 
     Rules that explain all changes stand against the trees' prediction set; a rule that replay excludes is struck out of
-    it. Where the two leave nothing in common the answer is ambiguous, or unknown if replay speaks for no rule.
+    it. Where the two leave nothing in common the answer is ambiguous, or unknown if replay speaks for no rule. An
+    equation that is not the named rule's makes it ambiguous; of several rules it strikes out those that it contradicts.
     """
+    found = _of_two(discriminative, replayed, hidden_layers)
+    against = {name for name, says in (spoken or {}).items() if says == "contradicts"}
+    remain = tuple(name for name in found.labels if name not in against)
+    if found.kind == "identified" and not remain:
+        return Fused("ambiguous", found.labels, f"{found.why}, and the equation is exact and is not its own")
+    if found.kind == "ambiguous" and remain and len(remain) < len(found.labels):
+        one = set(remain) <= set(equivalence_class(remain[0], hidden_layers))
+        why = f"{found.why}; the exact equation contradicts the others"
+        return Fused("identified" if one else "ambiguous", remain, why)
+    return found
+
+
+def _of_two(discriminative: Discriminative | None, replayed: Mapping[str, str], hidden_layers: int) -> Fused:
+    """The answer of trees and replay."""
+    chances = discriminative.probabilities if discriminative else {}
+    named = [name for name, says in replayed.items() if says == "explains"]
+    explaining = tuple(sorted(named, key=lambda name: -chances.get(name, 0.0)))
+    if discriminative is None:
+        if explaining and set(explaining) <= set(equivalence_class(explaining[0], hidden_layers)):
+            return Fused("identified", explaining[:1], "replay explains every change; the trees cannot be asked")
+        if explaining:
+            return Fused("ambiguous", explaining, "replay explains every change by each; the trees cannot be asked")
+        return Fused("insufficient", (), "the trees cannot be asked, and no replayed rule explains it")
     leading = discriminative.leading
     considered = (leading, *(name for name in discriminative.prediction_set if name != leading))
-    chances = discriminative.probabilities
-    explaining = tuple(
-        sorted(
-            (name for name, says in replayed.items() if says == "explains"), key=lambda name: -chances.get(name, 0.0)
-        )
-    )
     novel = discriminative.novelty_p < NOVEL
     if explaining:
         return _beside(explaining, considered, hidden_layers, novel)
@@ -105,35 +129,50 @@ def fused(discriminative: Discriminative, replayed: Mapping[str, str], hidden_la
 
 def _beside(explaining: tuple[str, ...], considered: tuple[str, ...], hidden_layers: int, novel: bool) -> Fused:
     """The answer where replay names rules: what they and the trees have in common; replay's own where trees abstain."""
+    one = set(explaining) <= set(equivalence_class(explaining[0], hidden_layers))
+    if novel:
+        # the trees know nothing like it: they exclude nothing
+        if one:
+            return Fused("identified", explaining[:1], "replay explains every change; the trees know nothing like it")
+        return Fused("ambiguous", explaining, "replay explains every change by each; the trees know nothing like it")
     shared = tuple(name for name in considered if name in explaining)
     if not shared:
-        if novel and set(explaining) <= set(equivalence_class(explaining[0], hidden_layers)):
-            return Fused("identified", explaining[:1], "replay explains every change; the trees know nothing like it")
         return Fused("ambiguous", (*explaining, considered[0]), "replay and trees name different rules")
     if not set(shared) <= set(equivalence_class(shared[0], hidden_layers)):
         return Fused("ambiguous", shared, "neither replay nor trees tell these rules apart on this recording")
-    if set(explaining) <= set(equivalence_class(shared[0], hidden_layers)):
+    if one:
         return Fused("identified", shared[:1], "trees and replay name the same rule")
     return Fused("identified", shared[:1], "replay leaves several rules, and the trees exclude the others")
 
 
-def summary(fused: Fused, discriminative: Discriminative | None, hidden_layers: int, outside: list[str]) -> str:
-    """One paragraph: no label without its probability and its domain."""
-    if discriminative is None or not fused.labels:
+def summary(
+    fused: Fused,
+    discriminative: Discriminative | None,
+    hidden_layers: int,
+    outside: list[str],
+    unsaid: list[str] | None = None,
+    equation: bool = False,
+) -> str:
+    """One paragraph: no label without the trees' probability and the domain.
+
+    `outside` and `unsaid` are covariates beyond the bank's range, and unknown ones; `equation` says whether an exact
+    one was found.
+    """
+    novelty = "" if discriminative is None else f"novelty p = {discriminative.novelty_p:.2g}"
+    if not fused.labels:
         said = {"unknown": "Unknown rule", "insufficient": "Not enough was recorded"}[fused.kind]
-        tail = f" (novelty p = {discriminative.novelty_p:.3f})" if discriminative else ""
-        return f"{said}{tail}: {fused.why}. {GAP}"
+        own = " Its equation is exact all the same: it stands below." if equation else ""
+        return f"{said}{f' ({novelty})' if novelty else ''}: {fused.why}.{own} {GAP}"
     label = fused.labels[0]
-    chance = discriminative.probabilities.get(label, 0.0)
     same = equivalence_class(label, hidden_layers)
-    names = " or ".join(same) + (" (the same rule with one hidden layer)" if len(same) > 1 else "")
+    names = " or ".join(same) + (" (the same rule in such a network)" if len(same) > 1 else "")
     if fused.kind == "ambiguous":
-        names = "between " + " and ".join(fused.labels)
+        names = f"between {' and '.join(fused.labels)}" if len(fused.labels) > 1 else f"{label} remains, with a doubt"
     where = f"outside the bank's range in {', '.join(outside)}" if outside else "inside the bank's range"
-    return (
-        f"{fused.kind.capitalize()}: {names} (probability {chance:.2f}, novelty p = {discriminative.novelty_p:.2f}, "
-        f"{where}); {fused.why}. {GAP}"
-    )
+    where += f", {', '.join(unsaid)} unknown" if unsaid else ""
+    chances = {} if discriminative is None else discriminative.probabilities
+    facts = f"trees' probability {chances.get(label, 0.0):.2f}, {novelty}, {where}" if chances else where
+    return f"{fused.kind.capitalize()}: {names} ({facts}); {fused.why}. {GAP}"
 
 
 def label_of(fused: Fused) -> tuple[str | None, str | None]:

@@ -22,7 +22,7 @@ def verdict_report(title: str, verdict: dict[str, Any]) -> RenderableType:
     if verdict["probabilities"]:
         inside = set(verdict["prediction_set"])
         rows = [
-            {"class": name, "probability": chance, "in prediction set": "yes" if name in inside else ""}
+            {"class": name, "probability": f"{chance:.3f}", "in prediction set": "yes" if name in inside else ""}
             for name, chance in list(verdict["probabilities"].items())[:SHOWN]
         ]
         parts.append(plain_table("Discriminative", rows))
