@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
 from metarule.identification.recipe import held
 from metarule.identification.reference import EQUIVALENT, merged
-from metarule.identification.simulation import Simulation, read
+from metarule.identification.simulation import read
 from metarule.inner import Map
 from metarule.reading import simulations
 from metarule.records import jsonable
@@ -49,21 +48,13 @@ SEED = 0
 Rows = list[Row]
 
 
-def tests() -> dict[str, Simulation]:
-    """The test simulations: the bank's ranges, and wide networks, with seeds of their own."""
-    test = read(simulations()["test"])
-    return {
-        "test": test,
-        "wide_test": replace(read(simulations()["wide"]), seed=24, blocks=1),
-        "equivalents": replace(
-            test, rules=tuple(sorted(EQUIVALENT[0])), hidden=((24,), (32,), (48,), (64,)), blocks=8, seed=26
-        ),
-    }
+TESTS = ("test", "wide_test", "equivalents")
+"""Simulations that the bank never saw: its own ranges, wide networks, the declared equivalents; seeds of their own."""
 
 
 def simulated_rows(name: str, folder: Path, workers: int) -> Rows:
     """The rows of a test simulation, from the folder or made now."""
-    return kept(folder / f"{name}.json", lambda map: rows_of(tests()[name].jobs(), map), workers)
+    return kept(folder / f"{name}.json", lambda map: rows_of(read(simulations()[name]).jobs(), map), workers)
 
 
 def kept(path: Path, made: Callable[[Map], Rows], workers: int) -> Rows:
@@ -101,13 +92,18 @@ def picked(rows: Rows, view: str, *qualities: str, **conditions: Any) -> Rows:
     return found
 
 
-def accuracy(predicted: np.ndarray, labels: np.ndarray, networks: np.ndarray) -> dict[str, Any]:
-    """Accuracy with its interval, and the same with the equivalences merged that were declared beforehand."""
-    together = np.array([merged(str(p)) == merged(str(y)) for p, y in zip(predicted, labels, strict=True)])
-    exact = np.asarray(predicted == labels)
+def accuracy(predicted: np.ndarray, rows: Rows) -> dict[str, Any]:
+    """Accuracy with its interval, and the same where rules that were declared the same in such a network are one."""
+    networks = np.array([row.network for row in rows])
+    depths = [int(row.covariates[COVARIATES.index("depth")]) for row in rows]
+    exact = [str(name) == row.label for name, row in zip(predicted, rows, strict=True)]
+    together = [
+        merged(str(name), depth) == merged(row.label, depth)
+        for name, row, depth in zip(predicted, rows, depths, strict=True)
+    ]
     return {
-        "merged": grouped_interval(together, networks, seed=SEED),
-        "unmerged": grouped_interval(exact, networks, seed=SEED),
+        "merged": grouped_interval(np.array(together), networks, seed=SEED),
+        "unmerged": grouped_interval(np.array(exact), networks, seed=SEED),
         "networks": len(np.unique(networks)),
     }
 
@@ -124,9 +120,8 @@ def of_kinds(bank: Bank, rows: Rows, wide: Rows) -> dict[str, Any]:
     }
     found = {}
     for name, chosen in cases.items():
-        observed, labels, networks = table(bank, chosen)
-        predicted = predictions(bank.classifier(chosen[0].view), observed)
-        found[name] = accuracy(predicted, labels, networks)
+        observed, _, _ = table(bank, chosen)
+        found[name] = accuracy(predictions(bank.classifier(chosen[0].view), observed), chosen)
     return found
 
 
@@ -170,7 +165,7 @@ def answered(bank: Bank, model: RuleClassifier, rows: Rows) -> dict[str, Any]:
     abstains = np.asarray(model.novelty_p(observed)) < 0.05
     inside = sets[np.arange(len(labels)), np.searchsorted(model.classes_, labels)]
     return {
-        "accuracy": accuracy(model.classes_[chances.argmax(axis=1)], labels, networks),
+        "accuracy": accuracy(model.classes_[chances.argmax(axis=1)], rows),
         "ece": ece(chances, labels, model.classes_),
         "coverage": grouped_interval(inside, networks, seed=SEED),
         "coverage of answered": grouped_interval(inside[~abstains], networks[~abstains], seed=SEED),
@@ -205,9 +200,7 @@ def _crossed(numbers: np.ndarray, labels: np.ndarray, networks: np.ndarray) -> A
 def of_equivalents(bank: Bank, same: Rows, rows: Rows) -> dict[str, Any]:
     """Feedback alignment against its direct form, by trees that are taught these two alone, grouped by network."""
     deeper = [
-        row
-        for row in picked(rows, "weights", "clean", depth=lambda depth: depth == 2)
-        if merged(row.label) != row.label
+        row for row in picked(rows, "weights", "clean", depth=lambda depth: depth == 2) if row.label in EQUIVALENT[0]
     ]
     found = {}
     for name, chosen in (("one hidden layer", picked(same, "weights", "clean")), ("two hidden layers", deeper)):
@@ -233,7 +226,11 @@ def bootstrapped(score: np.ndarray, positive: np.ndarray, times: int = 1000) -> 
 def digits_networks() -> set[int]:
     """Networks that learned digits: seeds say it, as they are a function of the data's name."""
     found = set()
-    for simulation in (read(simulations()["bank"]), read(simulations()["wide"]), *tests().values()):
+    for simulation in (
+        read(simulations()["bank"]),
+        read(simulations()["wide"]),
+        *(read(simulations()[name]) for name in TESTS),
+    ):
         for job in simulation.jobs():
             if job.task == "digits":
                 found |= {
@@ -251,7 +248,7 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
     asked = parser.parse_args()
     bank = banks.load(asked.bank)
-    rows, wide, same = (simulated_rows(name, asked.folder, asked.workers) for name in tests())
+    rows, wide, same = (simulated_rows(name, asked.folder, asked.workers) for name in TESTS)
     digits = digits_networks()
     found: dict[str, Any] = {}
     for name, compute in (

@@ -1,8 +1,8 @@
 """Is a rule that the bank does not know told from those that it knows? One class left out at a time, and found rules.
 
-Networks of a seed of their own (27), weights and activity seen. Two scores: the trees' novelty alone, and what
-`metarule classify` goes by, where replay has its say: a recording whose changes a known rule explains is not new, one
-whose leading class replay excludes is.
+Networks of a simulation of their own, weights and activity seen. Two scores: the trees' novelty alone, and the same with
+replay's say: a recording whose changes a known rule explains is not new, one whose leading class replay excludes is.
+Beside them stands how often `metarule classify`, at its own thresholds, says "unknown" of the new and of the known.
 
     python analysis/unknown_rules.py runs/analysis/unknown_rules --runs runs/first_rule runs/oja --workers 2
 """
@@ -14,7 +14,6 @@ import functools
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,30 +22,30 @@ import torch
 from identification import fitted, picked, table
 
 from metarule.identification import bank as banks
-from metarule.identification.bank import Bank, Row, covariates
+from metarule.identification.bank import COVARIATES, Bank, Row, covariates
 from metarule.identification.classifier import RuleClassifier
 from metarule.identification.degrading import Degradation
 from metarule.identification.metrics import auroc
 from metarule.identification.observables import observables
 from metarule.identification.recipe import discovered, held
-from metarule.identification.reference import merged
-from metarule.identification.replay import replay
+from metarule.identification.reference import REFERENCE, merged
+from metarule.identification.replay import candidates, judged
 from metarule.identification.simulation import Job, read, simulated
+from metarule.identification.verdict import Discriminative, fused
 from metarule.reading import simulations
 from metarule.records import jsonable
 from metarule.workers import pool
 from metarule.zoo import Algorithm
 
-SEED = 27
 FALSE = 0.05
 """Share of known recordings that may be rejected."""
 
 
 class Heard(NamedTuple):
-    """One network: its clean row, and what replay says of each rule."""
+    """One network: its clean row, and what replay says of each rule where one of them (the key; "": none) is unknown."""
 
     row: Row
-    says: dict[str, str]
+    says: dict[str, dict[str, str]]
 
 
 def heard(job: Job, row: Algorithm | None = None) -> list[Heard]:
@@ -57,38 +56,69 @@ def heard(job: Job, row: Algorithm | None = None) -> list[Heard]:
     for recording in simulated(job, row):
         facts = covariates(recording, Degradation())
         seen = Row("weights", job.rule, int(recording.meta["network"]), "clean", facts, observables(recording))
-        found.append(Heard(seen, {each.rule: each.says for each in replay(recording).rows}))
+        fits, off = candidates(recording, REFERENCE)
+        says = {}
+        for label in ("", *(fit.rule for fit in fits)):
+            answers = judged([fit for fit in fits if fit.rule != label], off).rows
+            says[label] = {answer.rule: answer.says for answer in answers}
+        found.append(Heard(seen, says))
     return found
 
 
 def known_networks(workers: int) -> list[Heard]:
     """Networks of every class of the bank, that neither bank nor test has."""
     with pool(workers) as map:
-        return [each for part in map(heard, replace(read(simulations()["test"]), seed=SEED).jobs()) for each in part]
+        return [each for part in map(heard, read(simulations()["unknown"]).jobs()) for each in part]
 
 
 def found_networks(run: Path, workers: int) -> list[Heard]:
     """The same networks, learning by the rule that a run found."""
     label = run.resolve().name
-    jobs = replace(read(simulations()["test"]), seed=SEED).jobs()
+    jobs = read(simulations()["unknown"]).jobs()
     own = {(job.task, job.hidden, job.block): job._replace(rule=label) for job in jobs}
     with pool(workers) as map:
         return [each for part in map(functools.partial(heard, row=discovered(run)), [*own.values()]) for each in part]
 
 
-def scores(bank: Bank, model: RuleClassifier, networks: list[Heard]) -> tuple[np.ndarray, np.ndarray]:
-    """(the trees' novelty, the same with replay's say) of each network, by a model that knows some classes."""
+class Scores(NamedTuple):
+    """Of each network: the trees' novelty, the same with replay's say, and whether the verdict is "unknown"."""
+
+    trees: np.ndarray
+    together: np.ndarray
+    unknown: np.ndarray
+
+
+def scores(bank: Bank, model: RuleClassifier, networks: list[Heard], left_out: str = "") -> Scores:
+    """What a model that does not know one class makes of each network."""
     observed, _, _ = table(bank, [network.row for network in networks])
-    alone = np.asarray(model.novelty_score(observed))
-    leading = model.classes_[model.predict_proba(observed).argmax(axis=1)]
-    together = alone.copy()
-    for place, (network, name) in enumerate(zip(networks, leading, strict=True)):
-        says = {rule: said for rule, said in network.says.items() if rule in set(model.classes_)}
+    alone, chances = np.asarray(model.novelty_score(observed)), model.predict_proba(observed)
+    inside, novelty = model.predict_set(observed), model.novelty_p(observed)
+    together, unknown = alone.copy(), np.zeros(len(networks), dtype=bool)
+    names = [str(name) for name in model.classes_]
+    depth = COVARIATES.index("depth")
+    for place, network in enumerate(networks):
+        says = network.says.get(left_out, network.says[""])
+        trees = Discriminative(
+            dict(zip(names, chances[place].tolist(), strict=True)),
+            tuple(name for name, there in zip(names, inside[place], strict=True) if there),
+            float(novelty[place]),
+        )
         if "explains" in says.values():
             together[place] -= alone.max()
-        elif says.get(str(name)) == "excluded":
+        elif says.get(trees.leading) == "excluded":
             together[place] += alone.max()
-    return alone, together
+        unknown[place] = fused(trees, says, int(network.row.covariates[depth])).kind == "unknown"
+    return Scores(alone, together, unknown)
+
+
+def figures_of(found: Scores, new: np.ndarray) -> dict[str, Any]:
+    """Everything that is said of one unknown rule."""
+    return {
+        "trees": told_apart(found.trees, new),
+        "trees and replay": told_apart(found.together, new),
+        "said to be unknown": {"new": float(found.unknown[new].mean()), "known": float(found.unknown[~new].mean())},
+        "networks": int(new.sum()),
+    }
 
 
 def told_apart(score: np.ndarray, new: np.ndarray) -> dict[str, float]:
@@ -101,24 +131,27 @@ def left_out(label: str, bank: Bank, networks: list[Heard]) -> dict[str, Any]:
     torch.set_num_threads(1)
     rows = [row for row in picked(held(bank), "weights", "clean", "drawn") if row.label != label]
     new = np.array([network.row.label == label for network in networks])
-    alone, together = scores(bank, fitted(bank, rows), networks)
-    return {"trees": told_apart(alone, new), "trees and replay": told_apart(together, new), "networks": int(new.sum())}
+    return figures_of(scores(bank, fitted(bank, rows), networks, label), new)
 
 
 def of_found(run: Path, bank: Bank, networks: list[Heard], workers: int) -> dict[str, Any]:
     """A rule that a search found, unknown to the bank as it is."""
     own = found_networks(run, workers)
     new = np.arange(len(networks) + len(own)) >= len(networks)
-    alone, together = scores(bank, bank.classifier("weights"), [*networks, *own])
-    return {"trees": told_apart(alone, new), "trees and replay": told_apart(together, new), "networks": len(own)}
+    return figures_of(scores(bank, bank.classifier("weights"), [*networks, *own]), new)
 
 
 def mean(found: Mapping[str, Any]) -> dict[str, Any]:
     """Over rules, with the interval of that mean by bootstrap over rules."""
     generator = np.random.default_rng(0)
     answer: dict[str, Any] = {}
-    for kind in ("trees", "trees and replay"):
-        for key in ("auroc", "rejected"):
+    asked = {
+        "trees": ("auroc", "rejected"),
+        "trees and replay": ("auroc", "rejected"),
+        "said to be unknown": ("new", "known"),
+    }
+    for kind, keys in asked.items():
+        for key in keys:
             values = np.array([entry[kind][key] for entry in found.values()])
             drawn = values[generator.integers(len(values), size=(2000, len(values)))].mean(axis=1)
             answer[f"{kind}: {key}"] = (float(values.mean()), *np.quantile(drawn, [0.025, 0.975]).tolist())

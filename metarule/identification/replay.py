@@ -99,7 +99,9 @@ class Replays:
     noise: float
 
 
-class _Fitted(NamedTuple):
+class Candidate(NamedTuple):
+    """One rule's fit, not yet compared with others."""
+
     rule: str
     fit: Fit
     updates: int
@@ -115,13 +117,17 @@ class UnfitError(Exception):
 
 def replay(recording: Recording, rows: Mapping[str, Algorithm] | None = None) -> Replays:
     """Every rule replayed on the single updates of a recording; the bank's rules where none are given."""
-    rows = REFERENCE if rows is None else rows
+    return judged(*candidates(recording, REFERENCE if rows is None else rows))
+
+
+def candidates(recording: Recording, rows: Mapping[str, Algorithm]) -> tuple[list[Candidate], dict[str, str]]:
+    """What each rule explains, before rules are compared; and of those that cannot be replayed, why."""
     try:
         seen = moments(recording)
     except RecordingError as error:
-        return Replays((), dict.fromkeys(rows, str(error)), 1.0, 0.0)
+        return [], dict.fromkeys(rows, str(error))
     if not 0 < sum(float(change.square().sum()) for change in seen.changes.values()) < np.inf:
-        return Replays((), dict.fromkeys(rows, "/weights: they do not change from one update to the next"), 1.0, 0.0)
+        return [], dict.fromkeys(rows, "/weights: they do not change from one update to the next")
     found, switched_off = [], {}
     gradients: dict[str, dict[str, Tensor]] = {}
     for name, row in rows.items():
@@ -129,10 +135,10 @@ def replay(recording: Recording, rows: Mapping[str, Algorithm] | None = None) ->
             found.append(_replayed(name, row, seen, gradients))
         except UnfitError as error:
             switched_off[name] = str(error)
-    return _judged(found, switched_off)
+    return found, switched_off
 
 
-def _replayed(name: str, row: Algorithm, seen: Moments, known: dict[str, dict[str, Tensor]]) -> _Fitted:
+def _replayed(name: str, row: Algorithm, seen: Moments, known: dict[str, dict[str, Tensor]]) -> Candidate:
     if type(row.credit) in FITTED and all(isinstance(rule, Delta) for rule in row.rules.values()):
         return _with_feedback(name, FITTED[type(row.credit)], seen)
     synapses = set(row.synapses.values())
@@ -185,15 +191,15 @@ def _induced(row: Algorithm, seen: Moments, known: dict[str, dict[str, Tensor]])
     return learner, first
 
 
-def _plain(name: str, made: dict[str, Tensor], seen: Moments) -> _Fitted:
+def _plain(name: str, made: dict[str, Tensor], seen: Moments) -> Candidate:
     fit = fitted(seen.changes, made, seen.piece, seen.follows)
     decayed = fitted(seen.changes, made, seen.piece, seen.follows, [seen.weights])
     if decayed.shared[0] < 0 and fit.unexplained > FLOOR and decayed.unexplained < fit.unexplained / 2:
-        return _Fitted(name, decayed, len(seen.times), 2.0, {"decay": -float(decayed.shared[0])})
-    return _Fitted(name, fit, len(seen.times), 2.0, {})
+        return Candidate(name, decayed, len(seen.times), 2.0, {"decay": -float(decayed.shared[0])})
+    return Candidate(name, fit, len(seen.times), 2.0, {})
 
 
-def _with_momentum(name: str, made: dict[str, Tensor], seen: Moments) -> _Fitted:
+def _with_momentum(name: str, made: dict[str, Tensor], seen: Moments) -> Candidate:
     """dW[t] = a P[t] + m dW[t - 1], m shared by all projections."""
     later = np.flatnonzero(seen.follows)
     if not len(later):
@@ -205,10 +211,10 @@ def _with_momentum(name: str, made: dict[str, Tensor], seen: Moments) -> _Fitted
     momentum = float(np.clip(fit.shared[0], *MOMENTA))
     if momentum != fit.shared[0]:
         fit = fitted(now.changes, made, piece, follows, [before], np.array([momentum]))
-    return _Fitted(name, fit, len(later), 1 + (1 + momentum) ** 2 + momentum**2, {"momentum": momentum})
+    return Candidate(name, fit, len(later), 1 + (1 + momentum) ** 2 + momentum**2, {"momentum": momentum})
 
 
-def _with_adam(name: str, synapse: Adam, learner: Learner, made: dict[str, Tensor], seen: Moments) -> _Fitted:
+def _with_adam(name: str, synapse: Adam, learner: Learner, made: dict[str, Tensor], seen: Moments) -> Candidate:
     """Adam's own steps from the first update on, when its averages were empty."""
     first = np.flatnonzero((seen.piece == seen.piece[0]) & (seen.times == np.arange(len(seen.times))))
     if not len(first):
@@ -227,10 +233,10 @@ def _with_adam(name: str, synapse: Adam, learner: Learner, made: dict[str, Tenso
             steps.append(step.tensor(weight))
         stepped[edge] = torch.cat(steps)
     now = seen.at(first)
-    return _Fitted(name, fitted(now.changes, stepped, now.piece, now.follows), len(first), 2.0, {}, whole=False)
+    return Candidate(name, fitted(now.changes, stepped, now.piece, now.follows), len(first), 2.0, {}, whole=False)
 
 
-def _with_feedback(name: str, carried: str, seen: Moments) -> _Fitted:
+def _with_feedback(name: str, carried: str, seen: Moments) -> Candidate:
     """The rule with the feedback weights that explain all other updates, at every update."""
     if len(seen.times) < 2:
         raise UnfitError("its feedback weights are fitted to some updates and judged on others, and there is only one")
@@ -239,10 +245,11 @@ def _with_feedback(name: str, carried: str, seen: Moments) -> _Fitted:
     except RecordingError as error:
         raise UnfitError(str(error)) from error
     fit = fitted(seen.changes, made, seen.piece, seen.follows)
-    return _Fitted(name, fit, len(seen.times), 2.0, {"feedback_on_weights": alignment}, by_fitted=True)
+    return Candidate(name, fit, len(seen.times), 2.0, {"feedback_on_weights": alignment}, by_fitted=True)
 
 
-def _judged(found: list[_Fitted], switched_off: dict[str, str]) -> Replays:
+def judged(found: list[Candidate], switched_off: dict[str, str]) -> Replays:
+    """What replay says of each rule, in the light of all: how noisy changes are, and which rule needs no fitting."""
     if not found:
         return Replays((), switched_off, 1.0, 0.0)
     # Adam is followed over its first updates alone, whose size is not that of the others
@@ -270,7 +277,7 @@ def _opened(row: Replay) -> Replay:
     return replace(row, says="open") if row.says == "explains" else row
 
 
-def _says(each: _Fitted, unexplained: float, tolerance: float, decides: bool) -> str:
+def _says(each: Candidate, unexplained: float, tolerance: float, decides: bool) -> str:
     if not decides:
         return "open"
     floor, short = (FITTED_FLOOR, SHORT_FITTED) if each.by_fitted else (FLOOR, SHORT)
@@ -282,7 +289,7 @@ def _says(each: _Fitted, unexplained: float, tolerance: float, decides: bool) ->
     return "excluded" if unexplained > max(short, 4 * tolerance) else "open"
 
 
-def _row(each: _Fitted, noise: np.ndarray, tolerance: float, decides: bool) -> Replay:
+def _row(each: Candidate, noise: np.ndarray, tolerance: float, decides: bool) -> Replay:
     fit = each.fit
     left = np.maximum(fit.left - each.noises * noise * fit.count, 0.0)
     energy = fit.energy - 2 * noise * fit.count
