@@ -25,7 +25,7 @@ from metarule.identification.classifier import RuleClassifier, trees
 from metarule.identification.extractor import LARGEST
 from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
-from metarule.identification.recipe import held
+from metarule.identification.recipe import RECIPE, held
 from metarule.identification.reference import EQUIVALENT, merged
 from metarule.identification.simulation import read
 from metarule.inner import Map
@@ -226,11 +226,7 @@ def bootstrapped(score: np.ndarray, positive: np.ndarray, times: int = 1000) -> 
 def digits_networks() -> set[int]:
     """Networks that learned digits: seeds say it, as they are a function of the data's name."""
     found = set()
-    for simulation in (
-        read(simulations()["bank"]),
-        read(simulations()["wide"]),
-        *(read(simulations()[name]) for name in TESTS),
-    ):
+    for simulation in (read(simulations()[name]) for name in (*RECIPE, *TESTS)):
         for job in simulation.jobs():
             if job.task == "digits":
                 found |= {
