@@ -21,7 +21,7 @@ import torch
 
 from metarule.credit.feedback import feedback_name
 from metarule.evaluation import interval
-from metarule.identification.dictionary import CLUSTERS, columns, moments, spelled, taylor, term
+from metarule.identification.dictionary import CLUSTERS, columns, normal, spelled, taylor, term
 from metarule.identification.equation import equation, read
 from metarule.identification.feedback_fit import feedback
 from metarule.identification.record import observed
@@ -355,7 +355,7 @@ def separated(seeds: Sequence[int]) -> dict[str, Any]:
 def share(recording: Recording, rule: Mapping[str, float]) -> float:
     """Share of the changes that a rule explains, its size fitted."""
 
-    table = moments(read(recording)[0], [term(name) for name in rule])
+    table = normal(read(recording)[0], [term(name) for name in rule])
     return select(table, "aic", 0).r2
 
 

@@ -1,7 +1,7 @@
 """Is a rule that the bank does not know told from those that it knows? One class left out at a time, and found rules.
 
 Networks of a simulation of their own, weights and activity seen. Two scores: the trees' novelty alone, and the same
-with replay's say: a recording whose changes a known rule explains is not new, one whose leading class replay excludes is.
+with replay's say: a recording whose changes a known rule explains is not new, one whose leading class it excludes is.
 Beside them stands how often `metarule classify`, at its own thresholds, says "unknown" of the new and of the known.
 
     python analysis/unknown_rules.py runs/analysis/unknown_rules --runs runs/first_rule runs/oja --workers 2
@@ -42,7 +42,7 @@ FALSE = 0.05
 
 
 class Heard(NamedTuple):
-    """One network: its clean row, and what replay says of each rule where one of them is unknown (its name; "": none)."""
+    """One network: its clean row, and what replay says of each rule where one (its name; "": none) is unknown."""
 
     row: Row
     says: dict[str, dict[str, str]]

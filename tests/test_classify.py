@@ -19,6 +19,7 @@ import metarule as mr
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.simulation import Simulation, simulated
 from metarule.identification.verdict import GAP
+from metarule.tasks.digits import Digits
 
 KEYS = {
     "verdict", "label", "family", "equivalence_class", "probabilities", "prediction_set", "novelty_p", "replay",
@@ -59,7 +60,7 @@ def test_feedback_alignment_written_by_other_means_is_identified(own, direct, hi
     assert len(verdict.equivalence_class) == (2 if len(hidden) == 1 else 1)
 
 
-@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adamax", "Rprop", "Nesterov"])
+@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adadelta", "Adamax", "Rprop", "Nesterov"])
 def test_an_optimizer_that_the_bank_does_not_know_is_unknown(own, name):
     verdict = mr.classify(own.trained(own.FOREIGN[name], (48,)), equation=False)
     assert (verdict.verdict, verdict.label, verdict.family) == ("unknown", "unknown", None)
@@ -80,7 +81,7 @@ def test_the_document_has_everything_and_is_json():
     assert again["summary"].endswith(GAP)
     assert "post" in again["equation"]["text"]
     assert again["provenance"]["bank_sha256"]
-    assert all(entry["inside"] for name, entry in again["domain"].items() if name != "displacement")
+    assert all(entry["inside"] for entry in again["domain"].values())
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.5])
@@ -114,6 +115,86 @@ def test_what_is_missing_switches_witnesses_off_and_would_help():
     assert verdict.verdict == "insufficient"
     assert "no two snapshots are one update apart" in verdict.summary
     assert any("mr.Recorder" in said for said in verdict.would_help)
+
+
+@pytest.mark.parametrize("rule", ["sign_symmetry", "node_perturbation", "backprop"])
+def test_without_targets_nothing_is_guessed(rule):
+    unprobed = replace(recorded(rule), target=None)
+    verdict = mr.classify(unprobed, equation=False)
+    assert verdict.verdict == "insufficient"
+    assert "/target is missing" in verdict.used["switched_off"]["discriminative"]
+    assert any("targets of every recorded update" in said for said in verdict.would_help)
+
+
+def test_an_equation_is_said_where_no_rule_of_the_bank_is_named():
+    # Oja's rule at the readout too: no class of the bank
+    verdict = mr.classify(mr.record("oja", Digits(), (12,), 20))
+    assert verdict.verdict == "unknown"
+    assert "Its equation is exact all the same" in verdict.summary
+    assert verdict.equation is not None
+    assert verdict.equation["says"]["oja"] == "contradicts"
+    assert verdict.equation["text"].count("post pre - ") == 2
+
+
+@pytest.mark.parametrize(("rule", "says"), [("oja", "oja"), ("backprop", "backprop")])
+def test_an_exact_equation_supports_its_rule_and_contradicts_the_others(rule, says):
+    equation = mr.classify(recorded(rule)).equation
+    assert equation is not None
+    assert equation["says"][says] == "supports"
+    assert equation["says"]["direct_random_target_projection"] == "contradicts"
+
+
+def test_without_a_hidden_layer_all_error_driven_rules_are_one(own):
+    verdict = mr.classify(own.trained(own.KNOWN["backprop"], ()), equation=False)
+    assert verdict.verdict == "identified"
+    assert "backprop" in verdict.equivalence_class
+    assert verdict.domain["depth"]["inside"] is False
+
+
+def test_a_layer_that_is_held_speaks_for_no_rule():
+    recording = recorded("backprop")
+    held = {**recording.weights, "input->hidden1": np.repeat(recording.weights["input->hidden1"][:1], 21, axis=0)}
+    bias = {**recording.bias, "hidden1": np.repeat(recording.bias["hidden1"][:1], 21, axis=0)}
+    verdict = mr.classify(replace(recording, weights=held, bias=bias, activity={}), equation=False)
+    assert verdict.verdict != "identified"
+    assert any("input->hidden1: these weights never change" in said for said in verdict.warnings)
+
+
+def test_what_was_not_seen_for_a_while_or_of_a_unit_costs_no_more_than_that():
+    recording = recorded("backprop")
+    edge = "hidden1->output"
+    gap = recording.weights[edge].astype(float)
+    gap[4] = np.nan
+    verdict = mr.classify(replace(recording, weights={**recording.weights, edge: gap}), equation=False)
+    assert verdict.label == "backprop"
+    assert verdict.used["single_updates"] == 12
+    for unit in (0, 9):
+        weights, activity = recording.weights[edge].astype(float), recording.activity["output"].astype(float)
+        weights[:, unit], activity[:, :, unit] = np.nan, np.nan
+        bias = {**recording.bias, "output": recording.bias["output"].astype(float)}
+        bias["output"][:, unit] = np.nan
+        blind = replace(
+            recording, weights={**recording.weights, edge: weights}, bias=bias,
+            activity={**recording.activity, "output": activity},
+        )  # fmt: skip
+        assert mr.classify(blind, equation=False).prediction_set[:1] == ("backprop",), unit
+
+
+def test_one_update_is_too_few():
+    recording = recorded("backprop").at(np.array([0, 1]))
+    verdict = mr.classify(recording, equation=False)
+    assert verdict.verdict == "insufficient"
+    assert "1 single updates, and 3 are needed" in verdict.summary
+
+
+def test_a_network_with_a_skip_has_its_rules_replayed_and_no_more():
+    recording = recorded("backprop")
+    generator = np.random.default_rng(0)
+    skip = {"input->output": generator.normal(size=(21, 10, 64)) * 0.01}
+    verdict = mr.classify(replace(recording, weights={**recording.weights, **skip}, activity={}))
+    assert verdict.equation is None
+    assert "is no chain of layers" in verdict.used["switched_off"]["discriminative"]
+    assert verdict.verdict == "insufficient"
 
 
 def test_activity_alone_is_answered_by_trees_and_equation():

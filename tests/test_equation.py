@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
-from metarule.identification.dictionary import columns, moments, moments_of, spelled, taylor, term, vocabulary
+from metarule.identification.dictionary import columns, normal, normal_of, spelled, taylor, term, vocabulary
 from metarule.identification.equation import equation, read
 from metarule.identification.feedback_fit import feedback
 from metarule.identification.record import record
@@ -230,7 +230,7 @@ def test_a_null_direction_changes_no_prediction():
     table = generator.normal(size=(60, 5)) * [1, 100, 1e-3, 1, 1]
     table[:, 3] = 2 * table[:, 0] - 0.01 * table[:, 1]
     table[:, 4] = 0
-    found = select(moments_of("abcde", table, table[:, 0], np.arange(60) % 10), n_boot=0)
+    found = select(normal_of("abcde", table, table[:, 0], np.arange(60) % 10), n_boot=0)
     assert len(found.null_directions) == 2
     for direction in found.null_directions:
         theta = np.array([direction.get(name, 0.0) for name in "abcde"])
@@ -241,7 +241,7 @@ def test_a_null_direction_changes_no_prediction():
 def test_pure_noise_has_no_equation():
     generator = np.random.default_rng(0)
     table, target = generator.normal(size=(400, 20)), generator.normal(size=400)
-    found = select(moments_of([f"x{k}" for k in range(20)], table, target, np.arange(400) % 20))
+    found = select(normal_of([f"x{k}" for k in range(20)], table, target, np.arange(400) % 20))
     assert found.support == ()
     assert found.r2_held_out < 0.05
 
@@ -252,12 +252,12 @@ def test_selection_does_not_depend_on_the_units_of_columns():
     target = table[:, 0] + 0.02 * table[:, 3] + 0.05 * generator.normal(size=300)
     scale = 10.0 ** np.arange(-8, 8, 2)
     names, parts = [f"x{k}" for k in range(8)], np.arange(300) % 20
-    one, other = (select(moments_of(names, each, target, parts)) for each in (table, table * scale))
+    one, other = (select(normal_of(names, each, target, parts)) for each in (table, table * scale))
     assert one.support == other.support == ("x0", "x3")
     assert other.coefficients["x3"] * scale[3] == pytest.approx(one.coefficients["x3"])
     assert one.condition_number == pytest.approx(other.condition_number, rel=1e-6)
     with pytest.raises(ValueError, match="criterion = 'eBIC' is not one of ebic, bic, aic"):
-        select(moments_of(names, table, target, parts), "eBIC")
+        select(normal_of(names, table, target, parts), "eBIC")
 
 
 def test_rules_that_the_data_make_equal_are_ambiguous_until_the_proposed_experiment():
@@ -379,7 +379,7 @@ def test_moments_are_those_of_the_design_matrix():
         ],
         axis=1,
     )
-    gram, cross, energy = moments(one, terms, error).total()
+    gram, cross, energy = normal(one, terms, error).total()
     assert gram == pytest.approx(design @ design.T)
     assert cross == pytest.approx(design @ one.change.ravel())
     assert energy == pytest.approx((one.change**2).sum())

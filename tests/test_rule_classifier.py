@@ -248,13 +248,6 @@ def test_missing_observables_alone_are_not_novel():
     assert model.novelty_p(other).mean() > 0.4
 
 
-def test_the_domain_is_what_the_rows_span():
-    table, names = blobs(40, 0)
-    table[0, 0] = np.nan
-    model = forest().fit(table, names)
-    np.testing.assert_allclose(model.calibration_domain_, [np.nanmin(table, 0), np.nanmax(table, 0)], rtol=1e-6)
-
-
 def test_the_temperature_calms_votes_that_are_too_sure():
     # copies of the same few observables count as evidence again and again for naive Bayes
     def copied(rows, seed):

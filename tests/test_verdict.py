@@ -16,8 +16,8 @@ def trees(*names, novelty=0.5, inside=None):
     return Discriminative(chances, names if inside is None else inside, novelty)
 
 
-def answer(discriminative, replayed=None, layers=2):
-    found = fused(discriminative, replayed or {}, layers)
+def answer(discriminative, replayed=None, layers=2, spoken=None):
+    found = fused(discriminative, replayed or {}, layers, spoken)
     return found.kind, found.labels
 
 
@@ -76,6 +76,26 @@ def test_rules_declared_the_same_are_one_answer_with_one_hidden_layer_and_two_wi
     assert answer(pair, says, 2)[0] == "ambiguous"
 
 
+def test_trees_that_know_nothing_like_it_exclude_nothing():
+    says = {"backprop": "explains", "feedback_alignment": "explains"}
+    assert answer(trees("feedback_alignment", novelty=0.01), says)[0] == "ambiguous"
+
+
+def test_without_trees_replay_answers_or_nobody():
+    assert answer(None, {"oja": "explains", "backprop": "open"}) == ("identified", ("oja",))
+    assert answer(None, {"oja": "explains", "backprop": "explains"})[0] == "ambiguous"
+    assert answer(None, {"backprop": "open"}) == ("insufficient", ())
+
+
+def test_an_exact_equation_has_its_say():
+    says = {"backprop": "explains"}
+    assert answer(trees("backprop"), says, spoken={"backprop": "supports"})[0] == "identified"
+    assert answer(trees("backprop"), says, spoken={"backprop": "contradicts"}) == ("ambiguous", ("backprop",))
+    several = trees("oja", "bcm")
+    assert answer(several, spoken={"oja": "contradicts"}) == ("identified", ("bcm",))
+    assert answer(several, spoken={"oja": "contradicts", "bcm": "contradicts"}) == ("ambiguous", ("oja", "bcm"))
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize(
     "case", [(trees("backprop"), {}), (trees("adam"), {"adam": "excluded"}), (trees("bcm", "oja"), {})]
@@ -88,6 +108,7 @@ def test_no_sentence_without_probability_domain_and_the_gap(case, layers):
     if found.labels:
         assert "probability 0.50" in text
         assert "outside the bank's range in width" in text
+        assert "inside the bank's range, noise unknown" in summary(found, case[0], layers, [], ["noise"])
         assert "inside the bank's range" in summary(found, case[0], layers, [])
     json.dumps(label_of(found))
 
@@ -102,3 +123,5 @@ def test_every_class_has_a_family_and_equivalents_have_one_name():
     assert len({merged(name) for name in REFERENCE}) >= 12
     assert equivalence_class("feedback_alignment", 1) == ("direct_feedback_alignment", "feedback_alignment")
     assert equivalence_class("feedback_alignment", 2) == ("feedback_alignment",)
+    assert {"backprop", "kolen_pollack"} <= {*equivalence_class("backprop", 0)}
+    assert equivalence_class("momentum", 0) == ("momentum",)

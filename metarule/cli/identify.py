@@ -52,7 +52,7 @@ def classify(
 def simulate(
     spec: Annotated[
         Path,
-        typer.Argument(metavar="SPEC", help="A TOML file with a table [simulation], or a shipped one by name."),
+        typer.Argument(metavar="SPEC", help="A TOML file with a table \\[simulation], or a shipped one by name."),
     ],
     out: Annotated[Path, typer.Option(help="The folder that the recordings are written to.")] = Path("recordings"),
     limit: Annotated[int | None, typer.Option(min=1, help="Write this many recordings at most.")] = None,
@@ -63,11 +63,16 @@ def simulate(
 
     import torch
 
+    from metarule.collect import unknown
     from metarule.identification.simulation import read, recordings
+    from metarule.plugins import SpecError
     from metarule.reading import simulations
 
     torch.set_num_threads(1)
-    simulation = read(simulations().get(str(spec), spec))
+    shipped = simulations()
+    if not spec.exists() and spec.suffix != ".toml" and str(spec) not in shipped:
+        raise SpecError(f"{unknown('simulation', str(spec), shipped)} (or give the path of a TOML file)")
+    simulation = read(shipped.get(str(spec), spec))
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for recording in itertools.islice(recordings(simulation), limit):

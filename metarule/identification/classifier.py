@@ -133,8 +133,6 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         away = self.distance_.of_known(chances.argmax(axis=1))
         self._away_ = np.sort(away)
         self.novelty_scores_ = self._combined(1 - chances.max(axis=1), away)
-        with np.errstate(all="ignore"):
-            self.calibration_domain_ = np.stack((np.fmin.reduce(table), np.fmax.reduce(table)))
 
     def _calibrated(self, votes: np.ndarray) -> np.ndarray:
         return confident(tempered(votes, self.temperature_), self.confidence_)

@@ -1,7 +1,7 @@
 """The dictionary of an equation: candidate terms, and what each of them would have done to every synapse.
 
 A term is a monomial of post, error, pre and weight, named as `rules.polynomial` names it: "post_pre", "post2_weight".
-Regressions need only the moments of a design matrix, so that large layers cost no memory.
+Regressions need only the normal equations of a design matrix, so that large layers cost no memory.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def spelled(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Normal:
     """What a regression needs of a design X and a target y, per cluster c: X'X (C K K), X'y (C K) and y'y (C).
 
     `freedom` is how many of the numbers in y count as independent.
@@ -87,22 +87,22 @@ class Moments:
     energy: np.ndarray
     freedom: float
 
-    def of(self, names: Sequence[str]) -> Moments:
-        """The moments of some of the columns."""
+    def of(self, names: Sequence[str]) -> Normal:
+        """The normal equations of some of the columns."""
         places = [self.names.index(name) for name in names]
         gram = self.gram[:, places][:, :, places]
-        return Moments(tuple(names), gram, self.cross[:, places], self.energy, self.freedom)
+        return Normal(tuple(names), gram, self.cross[:, places], self.energy, self.freedom)
 
     def total(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, float]:
-        """The moments over all clusters, each counted `weights` times."""
+        """The normal equations over all clusters, each counted `weights` times."""
         weights = np.ones(len(self.energy)) if weights is None else weights
         return np.tensordot(weights, self.gram, 1), weights @ self.cross, float(weights @ self.energy)
 
 
-def moments_of(names: Sequence[str], design: np.ndarray, target: np.ndarray, clusters: np.ndarray) -> Moments:
-    """The moments of a design (N K) and a target (N); `clusters` (N) numbers the part each row belongs to."""
+def normal_of(names: Sequence[str], design: np.ndarray, target: np.ndarray, clusters: np.ndarray) -> Normal:
+    """The normal equations of a design (N K) and a target (N); `clusters` (N) numbers the part each row belongs to."""
     parts = [clusters == cluster for cluster in np.unique(clusters)]
-    return Moments(
+    return Normal(
         tuple(names),
         np.array([design[part].T @ design[part] for part in parts]),
         np.array([design[part].T @ target[part] for part in parts]),
@@ -111,9 +111,9 @@ def moments_of(names: Sequence[str], design: np.ndarray, target: np.ndarray, clu
     )
 
 
-def joined(parts: Sequence[Moments]) -> Moments:
-    """The moments of several recordings with the same terms."""
-    return Moments(
+def joined(parts: Sequence[Normal]) -> Normal:
+    """The normal equations of several recordings with the same terms."""
+    return Normal(
         parts[0].names,
         np.concatenate([part.gram for part in parts]),
         np.concatenate([part.cross for part in parts]),
@@ -162,8 +162,8 @@ def usable(layer: Layer, error: np.ndarray | None = None) -> tuple[np.ndarray, n
     return seen
 
 
-def moments(layer: Layer, terms: Sequence[Term], error: np.ndarray | None = None) -> Moments:
-    """The moments of a layer's changes on `terms`, a cluster per update; `error` (U B I) is that of the post units.
+def normal(layer: Layer, terms: Sequence[Term], error: np.ndarray | None = None) -> Normal:
+    """The normal equations of a layer's changes on `terms`, a cluster per update; `error` (U B I) is the post units'.
 
     Layers with more than ENTRIES changes are read at evenly spaced units, the same at every call.
     """
@@ -189,7 +189,7 @@ def moments(layer: Layer, terms: Sequence[Term], error: np.ndarray | None = None
     # a batch's changes share its events: far fewer of them are independent than there are synapses
     freedom = len(updates) * min(len(rows) + len(cols), len(rows) * len(cols))
     names = tuple(each.name for each in terms)
-    return Moments(names, np.array(gram), np.array(cross), np.array(energy), float(freedom))
+    return Normal(names, np.array(gram), np.array(cross), np.array(energy), float(freedom))
 
 
 def _spread(items: np.ndarray, most: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarule.collect import unknown
-from metarule.identification.dictionary import Moments, moments, spelled, term, vocabulary
+from metarule.identification.dictionary import Normal, normal, spelled, term, vocabulary
 from metarule.identification.feedback_fit import Feedback, feedback
 from metarule.identification.observables import backpropagated
 from metarule.identification.recording import Recording, RecordingError
@@ -238,7 +238,7 @@ def _of_layer(
     terms = settings.terms or vocabulary(error is not None)
     if error is None:
         terms = tuple(each for each in terms if "error" not in each.factors)
-    table = moments(layer, terms, error)
+    table = normal(layer, terms, error)
     local = [each.name for each in terms if "error" not in each.factors]
     share = _selected(table.of(local), settings, 0).r2_held_out if local else 0.0
     selection = _selected(table, settings)
@@ -250,14 +250,14 @@ def _of_layer(
         return plain, error
     carried = carried.sized(sources[carried.source], above.weight)
     error = carried.carried(sources[carried.source], layer.slope)
-    selection = _selected(moments(layer, settings.terms or vocabulary(True), error), settings)
+    selection = _selected(normal(layer, settings.terms or vocabulary(True), error), settings)
     # the matrix saw all updates: what it foretells of others is what counts
     selection = replace(selection, r2_held_out=min(selection.r2_held_out, carried.r2_held_out))
     fitted = replace(plain, selection=selection, feedback=carried)
     return (fitted, error) if fitted.explains else (plain, error)
 
 
-def _selected(table: Moments, settings: _Settings, n_boot: int | None = None) -> Selection:
+def _selected(table: Normal, settings: _Settings, n_boot: int | None = None) -> Selection:
     if not table.energy.sum() > 0:
         return still(table.names)
     return select(table, n_boot=settings.n_boot if n_boot is None else n_boot, seed=settings.seed)

@@ -44,8 +44,8 @@ class Recorder:
     `most` snapshots: beyond, every second burst is dropped and `every` doubles. Batches of another size than the first
     are passed over. `probes` (P, ...) are stimuli shown at every snapshot and never trained on. `output` says with
     which loss the model learns ("softmax": cross-entropy, "linear": squared error, "sigmoid": binary cross-entropy);
-    None: softmax for classes, else what the model returns. The model, its mode and all randomness stay as they are.
-    Raises RecordingError where the model is no such chain.
+    None: softmax for classes, sigmoid for 0 and 1 at one output, else what the model returns. The model, its mode and
+    all randomness stay as they are. Raises RecordingError where the model is no such chain.
     """
 
     def __init__(
@@ -105,7 +105,10 @@ class Recorder:
         self._chain, self._samples = chain_of(self._model, x), len(x)
         integers = not y.is_floating_point()
         if self._output is None:
-            self._output = "softmax" if integers and self._chain.sizes[-1] > 1 else self._chain.answers
+            classes = (
+                "softmax" if self._chain.sizes[-1] > 1 else "sigmoid" if int(y.max()) <= 1 else self._chain.answers
+            )
+            self._output = classes if integers else self._chain.answers
         after = self._model.state_dict()
         if all(torch.equal(value, after[name]) for name, value in self._before.items()):
             warnings.warn(

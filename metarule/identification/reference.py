@@ -95,10 +95,10 @@ WITHOUT_HIDDEN = frozenset(
     {
         "backprop", "feedback_alignment", "direct_feedback_alignment", "direct_random_target_projection",
         "sign_symmetry", "kolen_pollack", "information_alignment", "difference_target_propagation",
-        "predictive_coding", "local_losses",
+        "predictive_coding", "local_losses", "oja", "bcm",
     }
 )  # fmt: skip
-"""Classes that are all the delta rule where nothing lies between input and output."""
+"""Classes that are all the delta rule where there is a readout alone."""
 
 
 def family(label: str) -> str:

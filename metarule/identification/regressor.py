@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from metarule.identification.dictionary import columns, joined, moments, moments_of, term, usable, vocabulary
+from metarule.identification.dictionary import columns, joined, normal, normal_of, term, usable, vocabulary
 from metarule.identification.equation import coarse, read, written
 from metarule.identification.extractor import recordings_given
 from metarule.identification.recording import Recording
@@ -56,7 +56,7 @@ class RuleRegressor(RegressorMixin, BaseEstimator):
             table, target = (np.asarray(each, dtype=np.float64) for each in given)
             names = self._columns(table.shape[1])
             parts = np.arange(len(table)) * min(PARTS, len(table)) // len(table)
-            selection = self._selected(moments_of(names, table, target, parts), seed)
+            selection = self._selected(normal_of(names, table, target, parts), seed)
         self.selection_ = selection
         self.terms_ = selection.names
         self.coef_ = _each(selection.coefficients, selection.names)
@@ -106,7 +106,7 @@ class RuleRegressor(RegressorMixin, BaseEstimator):
             return fit(stretches, terms, 1.0, self.criterion, self.n_boot, seed)[0]
         layers = [read(recording, self.edge) for recording in recordings]
         terms = self._candidates(all(error is not None for _, error in layers))
-        return self._selected(joined([moments(layer, terms, error) for layer, error in layers]), seed)
+        return self._selected(joined([normal(layer, terms, error) for layer, error in layers]), seed)
 
     def _selected(self, table: Any, seed: int) -> Selection:
         if not table.energy.sum() > 0:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metarule.identification.dictionary import columns, moments, term, usable, vocabulary
+from metarule.identification.dictionary import columns, normal, term, usable, vocabulary
 from metarule.identification.equation import ENOUGH, read, written
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.sparse import rest_of, select, solved
@@ -85,7 +85,7 @@ def rivals(
     layer, error = read(recording, edge)
     needed = {name for rule in (rules or {}).values() for name in rule}
     known = [term(name) for name in (terms or sorted(needed))] or list(vocabulary(error is not None))
-    table = moments(layer, known, error)
+    table = normal(layer, known, error)
     gram, cross, energy = table.total()
 
     def share(theta: np.ndarray) -> float:

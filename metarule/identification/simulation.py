@@ -136,9 +136,9 @@ class Simulation:
         return tuple(range(first, first + self.burst) for first in firsts)
 
     def jobs(self) -> list[Job]:
-        """Every block of networks, a value that a worker can be handed."""
-        cells = itertools.product(self.rules, self.tasks, self.hidden, range(self.blocks))
-        return [Job(self, *cell) for cell in cells]
+        """Every block of networks, a value that a worker can be handed; rules take turns."""
+        cells = itertools.product(range(self.blocks), self.tasks, self.hidden, self.rules)
+        return [Job(self, rule, task, hidden, block) for block, task, hidden, rule in cells]
 
     @property
     def networks(self) -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
-from metarule.identification.dictionary import Moments, degree
+from metarule.identification.dictionary import Normal, degree
 
 CRITERIA = ("ebic", "bic", "aic")
 """Extended BIC (Chen and Chen, 2008), BIC, AIC."""
@@ -80,45 +80,45 @@ class Nulls(NamedTuple):
 
 
 def select(
-    moments: Moments, criterion: str = "ebic", n_boot: int = 50, seed: int = 0, tolerance: float = TOLERANCE
+    normal: Normal, criterion: str = "ebic", n_boot: int = 50, seed: int = 0, tolerance: float = TOLERANCE
 ) -> Selection:
     """The sparse equation of the changes; raises ValueError on an unknown criterion or where nothing changes."""
     if criterion not in CRITERIA:
         raise ValueError(f"criterion = {criterion!r} is not one of {', '.join(CRITERIA)}")
-    gram, cross, energy = moments.total()
+    gram, cross, energy = normal.total()
     if not energy > 0:
         raise ValueError("the changes are 0 everywhere; there is no equation to find")
-    nulls = null_directions(gram, moments.names, tolerance)
+    nulls = null_directions(gram, normal.names, tolerance)
     active = [k for k in range(len(cross)) if k not in nulls.dependent]
 
     def chosen(weights: np.ndarray | None = None) -> tuple[list[int], np.ndarray]:
-        parts = moments.total(weights)
-        support = _support(*parts, active, moments.freedom, criterion)
+        parts = normal.total(weights)
+        support = _support(*parts, active, normal.freedom, criterion)
         return support, solved(*parts[:2], support)
 
     support, theta = chosen()
-    clusters = len(moments.energy)
+    clusters = len(normal.energy)
     generator = np.random.default_rng(seed)
     picked, drawn = np.zeros(len(cross)), []
     for _ in range(n_boot):
         weights = np.bincount(generator.integers(clusters, size=clusters), minlength=clusters).astype(float)
         picked[chosen(weights)[0]] += 1
-        drawn.append(solved(*moments.total(weights)[:2], support))
+        drawn.append(solved(*normal.total(weights)[:2], support))
     spread = np.quantile(drawn, [0.025, 0.975], axis=0) if drawn else np.array([theta, theta])
-    named = [moments.names[k] for k in support]
+    named = [normal.names[k] for k in support]
     rest = rest_of(gram, cross, energy, theta)
     return Selection(
-        moments.names,
+        normal.names,
         dict(zip(named, theta[support].tolist(), strict=True)),
         dict(zip(named, spread[0][support].tolist(), strict=True)),
         dict(zip(named, spread[1][support].tolist(), strict=True)),
-        dict(zip(moments.names, (picked / max(n_boot, 1)).tolist(), strict=True)),
+        dict(zip(normal.names, (picked / max(n_boot, 1)).tolist(), strict=True)),
         1 - rest / energy,
-        _held_out(moments, chosen),
+        _held_out(normal, chosen),
         nulls.condition,
-        tuple(_named(direction, moments.names) for direction in nulls.directions),
-        _rivals(moments, support, active, criterion),
-        _combinations(nulls, moments.names),
+        tuple(_named(direction, normal.names) for direction in nulls.directions),
+        _rivals(normal, support, active, criterion),
+        _combinations(nulls, normal.names),
     )
 
 
@@ -226,33 +226,33 @@ def cost(rest: float, terms: int, candidates: int, freedom: float, criterion: st
     return bic + (2 * float(ways) if criterion == "ebic" else 0.0)
 
 
-def _held_out(moments: Moments, chosen: Callable[[np.ndarray], tuple[list[int], np.ndarray]]) -> float:
-    folds = np.arange(len(moments.energy)) % FOLDS
+def _held_out(normal: Normal, chosen: Callable[[np.ndarray], tuple[list[int], np.ndarray]]) -> float:
+    folds = np.arange(len(normal.energy)) % FOLDS
     left = total = 0.0
     for fold in np.unique(folds):
         out = (folds == fold).astype(float)
         if out.all():
             return math.nan
         theta = chosen(1 - out)[1]
-        gram, cross, energy = moments.total(out)
+        gram, cross, energy = normal.total(out)
         left, total = left + rest_of(gram, cross, energy, theta), total + energy
     return 1 - left / total
 
 
-def _rivals(moments: Moments, support: list[int], active: list[int], criterion: str) -> tuple[tuple[str, str], ...]:
+def _rivals(normal: Normal, support: list[int], active: list[int], criterion: str) -> tuple[tuple[str, str], ...]:
     """Pairs (selected, other) whose exchange costs next to nothing."""
-    gram, cross, energy = moments.total()
+    gram, cross, energy = normal.total()
 
     def price(places: list[int]) -> float:
         rest = rest_of(gram, cross, energy, solved(gram, cross, places)) / energy
-        return cost(rest, len(places), len(active), moments.freedom, criterion)
+        return cost(rest, len(places), len(active), normal.freedom, criterion)
 
     best = price(support)
     found = []
     for k in support:
         for other in active:
             if other not in support and price([other if place == k else place for place in support]) < best + RIVAL:
-                found.append((moments.names[k], moments.names[other]))
+                found.append((normal.names[k], normal.names[other]))
     return tuple(found)
 
 

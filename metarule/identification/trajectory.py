@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from metarule.identification.dictionary import CLUSTERS, Moments, vocabulary
+from metarule.identification.dictionary import CLUSTERS, Normal, vocabulary
 from metarule.identification.shooting import Shooting, Trajectory, trajectories
 from metarule.identification.sparse import FOLDS, Selection, select
 from metarule.terms import Term
@@ -58,8 +58,8 @@ def _sparse(shooting: Shooting, criterion: str, n_boot: int, seed: int) -> Selec
     known: list[set[int]] = []
     names = tuple(each.name for each in shooting.terms)
     for _ in range(ROUNDS):
-        moments = linearised(shooting, theta)
-        support = [names.index(name) for name in select(moments, criterion, 0).support]
+        normal = linearised(shooting, theta)
+        support = [names.index(name) for name in select(normal, criterion, 0).support]
         if set(support) in known:
             break
         known.append(set(support))
@@ -84,13 +84,13 @@ def _sparse(shooting: Shooting, criterion: str, n_boot: int, seed: int) -> Selec
     )
 
 
-def linearised(shooting: Shooting, theta: np.ndarray) -> Moments:
+def linearised(shooting: Shooting, theta: np.ndarray) -> Normal:
     """The regression that the fit is near `theta`: what was observed = Jacobian x coefficients + noise."""
     names = tuple(each.name for each in shooting.terms)
     found = shooting.evaluate(theta, list(range(len(names))))
     turned = found.gram @ theta
     energy = found.energy + 2 * found.cross @ theta + turned @ theta
-    return Moments(names, found.gram, found.cross + turned, energy, shooting.freedom)
+    return Normal(names, found.gram, found.cross + turned, energy, shooting.freedom)
 
 
 def minimised(
