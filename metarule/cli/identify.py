@@ -107,13 +107,13 @@ def build(
 def info(bank: BankFile = None, json: Json = False) -> None:
     """Show a bank's model card: its recipe and the figures it was tested with."""
     from metarule.identification.recipe import card
-    from metarule.inspection.report import document_report
+    from metarule.inspection.card_report import card_report
 
     found = card(bank)
     if json:
         emit(found)
     else:
-        show(document_report("bank", found))
+        show(card_report(found))
 
 
 @bank.command("test")
