@@ -124,7 +124,7 @@ def test_run_r_of_a_batch_equals_run_r_alone(rule):
     whole = change_of(rule, theta, signals)
     state = rule.init(theta[1:2], signals.weight[1:2])
     alone = Signals(**{name: value[1:2] for name, value in given_signals(signals).items()})
-    noise = noise_for([("rules", 1)]).at()
+    noise = noise_for([("rules", "delta", 1)], theta.dtype)
     change = rule.delta(theta[1:2], alone, state, noise)[0].tensor(alone.weight)
     torch.testing.assert_close(change[0], whole[1], rtol=1e-12, atol=1e-12)
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from metarule.identification.recording import Recording, RecordingError
+from metarule.nonlinearities import NONLINEARITIES, OUTPUTS, Nonlinearity
 
 FAR = 1 - 1e-6
 """Rates are held this far inside the range of their nonlinearity before it is inverted."""
@@ -220,24 +222,24 @@ def _silence(rate: np.ndarray) -> float:
 
 
 def _rate(recording: Recording, top: bool, drive: np.ndarray) -> np.ndarray:
-    kind = recording.meta.get("output", "softmax") if top else recording.meta.get("nonlinearity", "tanh")
-    beta = 1.0 if top else float(recording.meta.get("beta", 1.0))
-    if kind == "softmax":
-        raised = np.exp(drive - drive.max(axis=-1, keepdims=True))
-        return raised / raised.sum(axis=-1, keepdims=True)
-    return {
-        "tanh": lambda: np.tanh(drive),
-        "relu": lambda: np.maximum(drive, 0.0),
-        "sigmoid": lambda: 1 / (1 + np.exp(-np.clip(beta * drive, -500, 500))),
-        "softplus": lambda: np.logaddexp(0.0, beta * drive) / beta,
-        "linear": lambda: drive,
-    }[kind]()
+    given = torch.as_tensor(drive)
+    if top:
+        return OUTPUTS[recording.meta.get("output", "softmax")](given).numpy()
+    return _hidden(recording).rate(given, _beta(recording)).numpy()
+
+
+def _hidden(recording: Recording) -> Nonlinearity:
+    return NONLINEARITIES[recording.meta.get("nonlinearity", "tanh")]
+
+
+def _beta(recording: Recording) -> float:
+    return float(recording.meta.get("beta", 1.0))
 
 
 def _drive(recording: Recording, top: bool, rate: np.ndarray) -> np.ndarray:
     """The drive behind a rate; up to a constant per event behind a softmax, and 0 behind a silent relu."""
     kind = recording.meta.get("output", "softmax") if top else recording.meta.get("nonlinearity", "tanh")
-    beta = 1.0 if top else float(recording.meta.get("beta", 1.0))
+    beta = 1.0 if top else _beta(recording)
     tiny = 1 - FAR
     if kind == "softmax":
         logarithm = np.log(np.clip(rate, tiny**2, 1.0))
@@ -254,12 +256,8 @@ def _drive(recording: Recording, top: bool, rate: np.ndarray) -> np.ndarray:
 
 
 def _slope(recording: Recording, top: bool, rate: np.ndarray) -> np.ndarray:
-    kind = "linear" if top else recording.meta.get("nonlinearity", "tanh")
-    beta = float(recording.meta.get("beta", 1.0))
-    return {
-        "tanh": lambda: 1 - rate**2,
-        "relu": lambda: (rate > _silence(rate)).astype(float),
-        "sigmoid": lambda: beta * rate * (1 - rate),
-        "softplus": lambda: -np.expm1(-beta * rate),
-        "linear": lambda: np.ones_like(rate),
-    }[kind]()
+    if top:
+        return np.ones_like(rate)
+    # of a silent relu noise leaves a rate that is not 0
+    telling = rate * (rate > _silence(rate)) if recording.meta.get("nonlinearity") == "relu" else rate
+    return _hidden(recording).slope(torch.as_tensor(telling), _beta(recording)).numpy()
