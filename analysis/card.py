@@ -16,6 +16,7 @@ ANALYSES = {
     "identification": "python analysis/identification.py runs/analysis/identification",
     "unknown_rules": "python analysis/unknown_rules.py runs/analysis/unknown_rules --runs runs/first_rule runs/oja",
     "published": "python analysis/published_protocol.py runs/analysis/published",
+    "overlapping": "python analysis/published_protocol.py runs/analysis/overlapping --simulation overlapping_steps",
     "equations": "python analysis/equations.py runs/analysis/equations",
     "own_networks": "python analysis/own_networks.py runs/analysis/own_networks",
 }

@@ -5,6 +5,7 @@ snapshots and a random forest, grouped by network, beside scale-free observables
 networks. Tables by observable, held-out conditions, noise x subsampling, snapshots.
 
     python analysis/published_protocol.py runs/analysis/published --workers 2
+    python analysis/published_protocol.py runs/analysis/overlapping --simulation overlapping_steps --workers 2
 """
 
 from __future__ import annotations
@@ -138,11 +139,12 @@ def trees() -> Any:
 def held_out(numbers: dict[str, np.ndarray], labels: np.ndarray, networks: list[Network]) -> dict[str, Any]:
     """Accuracy where a condition was never trained on, by kind of observables."""
     facts = [network.facts for network in networks]
+    middle = np.median([fact["displacement"] for fact in facts])
     conditions = {
         "depth 2": [len(fact["hidden"]) == 2 for fact in facts],
         "width 64": [fact["hidden"][0] == 64 for fact in facts],
         "data: teacher": [fact["task"] == "teacher" for fact in facts],
-        "learning rate: upper half": [fact["displacement"] > 0.039 for fact in facts],
+        "learning rate: upper half": [fact["displacement"] > middle for fact in facts],
     }
     groups = np.array([fact["network"] for fact in facts])
     found: dict[str, Any] = {}
@@ -223,8 +225,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--simulation", default="published_protocol", help="or overlapping_steps")
     asked = parser.parse_args()
-    simulation = read(simulations()["published_protocol"])
+    simulation = read(simulations()[asked.simulation])
     with pool(asked.workers) as map:
         parts = map(functools.partial(measured, grid=True), simulation.jobs())
         networks = [network for part in parts for network in part]

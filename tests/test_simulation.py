@@ -16,8 +16,10 @@ from metarule.identification.degrading import Degradation, degraded, drawn
 from metarule.identification.observables import columns, first_snapshot, matrix, observables, white
 from metarule.identification.recording import Recording, load
 from metarule.identification.reference import REFERENCE
+from metarule.identification.replay import replay
 from metarule.identification.simulation import Job, Simulation, read, recordings, simulated
 from metarule.identification.updates import single_updates
+from metarule.network import Network
 from metarule.plugins import SpecError
 from metarule.reading import shipped_folder
 
@@ -139,7 +141,7 @@ def test_a_file_becomes_the_simulation_that_it_describes(tmp_path):
     (tmp_path / "mine.toml").write_text(TOML)
     simulation = read(tmp_path / "mine.toml")
     assert (simulation.rules, simulation.hidden, simulation.displacement) == (("backprop", "oja"), ((6,),), (0.01, 0.1))
-    given = {field.name for field in fields(Simulation)} - {"activation", "seed"}
+    given = {field.name for field in fields(Simulation)} - {"activation", "seed", "own_rates"}
     assert all(getattr(simulation, name) != getattr(Simulation(), name) for name in given)
 
 
@@ -542,3 +544,14 @@ def test_simulate_says_why_it_wrote_nothing(metarule, tmp_path, text, sentence):
         code, shown, said = metarule("simulate", spec, "--out", tmp_path / "out", *how)
         assert (code, shown) == (2, "")
         assert sentence in said
+
+
+def test_with_own_rates_every_network_has_its_rules_own_rate_times_the_drawn_factor():
+    rate = REFERENCE["backprop"].learner(Network.chain((64, 8, 10), bias=True)).params[0].start
+    for recording in recordings(replace(TINY, own_rates=(0.5, 2.0))):
+        assert 0.5 <= recording.meta["displacement"] <= 2
+        assert recording.meta["rate"] == pytest.approx(rate * recording.meta["displacement"], rel=1e-6)
+        (found,) = (row for row in replay(recording).rows if row.rule == "backprop")
+        assert found.scale == pytest.approx(recording.meta["rate"], rel=1e-3)
+    with pytest.raises(ValueError, match=r"simulation.own_rates = \[2.0, 1.0\] must be two rising"):
+        replace(TINY, own_rates=(2.0, 1.0))

@@ -68,7 +68,9 @@ class Simulation:
     weights to those after `taught` updates by backprop when its rule takes over. A recording has `bursts` of `burst`
     consecutive snapshots, spread over `updates`, each with the batch of the update that follows and `probes` stimuli
     that are the same throughout. `observed` is the share of hidden units that is recorded, `weight_noise` and
-    `activity_noise` are those of `Degradation`. Raises ValueError on unknown names and on numbers out of range.
+    `activity_noise` are those of `Degradation`. With `own_rates` steps are not made alike: each network has the rule's
+    own rate times a factor, log-uniform in that range, as in published comparisons. Raises ValueError on unknown names
+    and on numbers out of range.
     """
 
     rules: tuple[str, ...] = tuple(REFERENCE)
@@ -88,6 +90,7 @@ class Simulation:
     observed: float = 1.0
     weight_noise: float = 0.0
     activity_noise: float = 0.0
+    own_rates: tuple[float, float] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,6 +109,8 @@ class Simulation:
             raise ValueError(f"simulation.batch = {list(self.batch)} must be at least 1 each")
         if not 0 < self.displacement[0] <= self.displacement[1]:
             raise ValueError(f"simulation.displacement = {list(self.displacement)} must be two rising positive numbers")
+        if self.own_rates is not None and not 0 < self.own_rates[0] <= self.own_rates[1]:
+            raise ValueError(f"simulation.own_rates = {list(self.own_rates)} must be two rising positive numbers")
         for owner in ("blocks", "runs", "bursts", "updates"):
             if getattr(self, owner) < 1:
                 raise ValueError(f"simulation.{owner} = {getattr(self, owner)} must be at least 1")
@@ -194,12 +199,16 @@ def simulated(job: Job, row: Algorithm | None = None) -> list[Recording]:
         seed_number(simulation.seed, job.rule, job.task, *job.hidden, job.block, run, bits=62)
         for run in range(simulation.runs)
     ]
-    low, high = (math.log(end) for end in simulation.displacement)
+    low, high = (math.log(end) for end in simulation.own_rates or simulation.displacement)
     drawn = noise_for([(simulation.seed, "rate", episode) for episode in episodes]).uniform(low=low, high=high).exp()
     share = noise_for([(simulation.seed, "taught", episode) for episode in episodes]).uniform()
     with torch.no_grad():
         given = _taught(network, task, episodes, batch, simulation.taught, share)
-        world, theta = _paced(learner, task, episodes, batch, drawn, given)
+        if simulation.own_rates is None:
+            world, theta = _paced(learner, task, episodes, batch, drawn, given)
+        else:
+            theta = starts(learner.params, torch.float32) * drawn.to(torch.float32)[:, None]
+            world = _world(learner, theta, task, episodes, batch)
         shots, accuracy = _watched(world, theta, simulation, given)
     meta = {
         "source": "simulation", "label": job.rule, "nonlinearity": activation, "beta": network.beta,
