@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from asked import written
 
 from metarule.credit.feedback import feedback_name
 from metarule.evaluation import interval
@@ -383,8 +384,7 @@ def main() -> None:
         # Adam takes half a minute a seed
         found[name] = TARGETS[name](seeds[:3] if name == "Adam" else seeds)
         print(json.dumps(jsonable({name: found[name]}), indent=1), flush=True)
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    (asked.folder / "figures.json").write_text(json.dumps(jsonable(found), indent=1))
+    written(asked.folder, found)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,19 @@ coverage, declared equivalents. Networks of the test simulations are made where 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from asked import parser, written
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from metarule.identification import bank as banks
 from metarule.identification.bank import COVARIATES, Bank, Row, rows_of
 from metarule.identification.classifier import RuleClassifier, trees
-from metarule.identification.extractor import LARGEST
 from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
 from metarule.identification.recipe import RECIPE, held
@@ -75,7 +73,7 @@ def _restored(entry: dict[str, Any]) -> dict[str, Any]:
 
 def table(bank: Bank, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(observables, labels, networks) of rows."""
-    observed = matrix([row.observables for row in rows], bank.names).clip(-LARGEST, LARGEST)
+    observed = matrix([row.observables for row in rows], bank.names)
     return (
         observed.astype(np.float16).astype(np.float32),
         np.array([row.label for row in rows]),
@@ -237,12 +235,7 @@ def digits_networks() -> set[int]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
-    asked = parser.parse_args()
+    asked = parser(__doc__, bank=True).parse_args()
     bank = banks.load(asked.bank)
     rows, wide, same = (simulated_rows(name, asked.folder, asked.workers) for name in TESTS)
     digits = digits_networks()
@@ -258,7 +251,7 @@ def main() -> None:
     ):  # fmt: skip
         found[name] = compute()
         print(json.dumps(jsonable({name: found[name]}), indent=1), flush=True)
-    (asked.folder / "figures.json").write_text(json.dumps(jsonable(found), indent=1))
+    written(asked.folder, found)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ and its direct form by hand; unknown to the bank: six other optimizers. Every ca
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
+from asked import parser, written
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -132,11 +130,9 @@ def cases() -> dict[str, tuple[str, Callable[[tuple[int, ...], int], Any]]]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=10)
-    asked = parser.parse_args()
+    options = parser(__doc__, workers=False)
+    options.add_argument("--seeds", type=int, default=10)
+    asked = options.parse_args()
     figures: dict[str, Any] = {}
     for name, (wanted, made) in cases().items():
         answers = [told(made(hidden, seed), wanted) for hidden in DEPTHS for seed in range(asked.seeds)]
@@ -147,8 +143,7 @@ def main() -> None:
             "said": dict(Counter(said for _, said in answers)),
         }
         print(f"{name:36s} {figures[name]['told'][0]:.2f}  {figures[name]['said']}", flush=True)
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    (asked.folder / "figures.json").write_text(json.dumps(figures, indent=1))
+    written(asked.folder, figures)
 
 
 if __name__ == "__main__":

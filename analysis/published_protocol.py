@@ -10,16 +10,15 @@ networks. Tables by observable, held-out conditions, noise x subsampling, snapsh
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import json
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from asked import parser, written
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -221,19 +220,15 @@ def figures(networks: list[Network]) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--simulation", default="published_protocol", help="or overlapping_steps")
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--simulation", default="published_protocol", help="or overlapping_steps")
+    asked = options.parse_args()
     simulation = read(simulations()[asked.simulation])
     with pool(asked.workers) as map:
         parts = map(functools.partial(measured, grid=True), simulation.jobs())
         networks = [network for part in parts for network in part]
     found = figures(networks)
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    (asked.folder / "figures.json").write_text(json.dumps(found, indent=1))
+    written(asked.folder, found)
     print(json.dumps(found, indent=1))
 
 

@@ -9,16 +9,15 @@ Beside them stands how often `metarule classify`, at its own thresholds, says "u
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from asked import parser, written
 from identification import fitted, picked, table
 
 from metarule.identification import bank as banks
@@ -51,7 +50,6 @@ class Heard(NamedTuple):
 def heard(job: Job, row: Algorithm | None = None) -> list[Heard]:
     """Every network of a block; `row` in place of the rule's own."""
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
     found = []
     for recording in simulated(job, row):
         facts = covariates(recording, Degradation())
@@ -159,13 +157,9 @@ def mean(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--bank", type=Path, default=banks.DEFAULT)
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs whose rules are unknown to the bank")
-    asked = parser.parse_args()
+    options = parser(__doc__, bank=True)
+    options.add_argument("--runs", type=Path, nargs="*", default=[], help="runs whose rules are unknown to the bank")
+    asked = options.parse_args()
     bank = banks.load(asked.bank)
     networks = known_networks(asked.workers)
     # another name of the same rule stays in the bank: the declared equivalents are no unknowns
@@ -177,8 +171,7 @@ def main() -> None:
         found[f"found by a search: {run.resolve().name}"] = of_found(run, bank, networks, asked.workers)
     figures = {"known networks": len(networks), "rules": found, "mean over rules": mean(found)}
     print(json.dumps(jsonable(figures), indent=1))
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    (asked.folder / "figures.json").write_text(json.dumps(jsonable(figures), indent=1))
+    written(asked.folder, figures)
 
 
 if __name__ == "__main__":

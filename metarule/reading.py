@@ -108,10 +108,18 @@ def simulations() -> dict[str, Path]:
 
 def find(name: str) -> Path:
     """A search file by path, or one that comes with metarule by name."""
+    return _found("search", name, shipped())
+
+
+def find_simulation(name: str) -> Path:
+    """A simulation file by path, or one that comes with metarule by name."""
+    return _found("simulation", name, simulations())
+
+
+def _found(kind: str, name: str, files: dict[str, Path]) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    files = shipped()
     if name in files:
         return files[name]
-    raise SpecError(f"{unknown('search', name, files)} (or give the path of a TOML file)")
+    raise SpecError(f"{unknown(kind, name, files)} (or give the path of a TOML file)")

@@ -69,7 +69,7 @@ def small_recipe(tmp_path, monkeypatch) -> Path:
     """One small simulation in place of the recipe's two."""
     path = tmp_path / "small.toml"
     path.write_text(TOML)
-    monkeypatch.setattr(recipe, "files", lambda: {"small": path})
+    monkeypatch.setattr(recipe, "simulations", lambda: {"small": path})
     monkeypatch.setattr(recipe, "RECIPE", ("small",))
     return path
 
@@ -272,7 +272,7 @@ def test_numbers_too_large_for_a_bank_agree_with_themselves():
 
 def test_the_recipe_is_two_simulations_of_every_rule():
     all_jobs = recipe.jobs()
-    assert {*recipe.RECIPE} <= {*recipe.files()}
+    assert {*recipe.RECIPE} <= {*recipe.simulations()}
     assert {job.rule for job in all_jobs} == {*REFERENCE}
     assert len({*all_jobs}) == len(all_jobs)
     # a rule of one's own takes the place of one rule: nothing else tells blocks apart
@@ -450,6 +450,6 @@ def test_slow_a_twentieth_of_the_reference_bank_rebuilt_by_its_recipe_is_the_sam
 def test_the_reference_bank_has_every_class_and_says_what_it_was_made_of():
     card = recipe.card()
     assert {*card["classes"]} == {*REFERENCE}
-    assert card["recipe"] == {name: recipe.files()[name].read_text() for name in recipe.RECIPE}
+    assert card["recipe"] == {name: recipe.simulations()[name].read_text() for name in recipe.RECIPE}
     assert card["share"] == 1.0
     assert banks.DEFAULT.stat().st_size < 15 * 2**20

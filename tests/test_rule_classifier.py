@@ -18,9 +18,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from metarule.identification.calibration import p_values, temperature_of, tempered, threshold_of
 from metarule.identification.classifier import FOLDS, RuleClassifier
-from metarule.identification.extractor import LARGEST, ObservableExtractor
+from metarule.identification.extractor import ObservableExtractor
 from metarule.identification.metrics import auroc, ece, grouped_interval
-from metarule.identification.observables import observables
+from metarule.identification.observables import LARGEST, observables
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.simulation import Simulation, simulated
 from metarule.identification.splitters import LeaveOneArchitectureOut, LeaveOneRuleOut

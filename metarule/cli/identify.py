@@ -63,16 +63,11 @@ def simulate(
 
     import torch
 
-    from metarule.collect import unknown
     from metarule.identification.simulation import read, recordings
-    from metarule.plugins import SpecError
-    from metarule.reading import simulations
+    from metarule.reading import find_simulation
 
     torch.set_num_threads(1)
-    shipped = simulations()
-    if not spec.exists() and spec.suffix != ".toml" and str(spec) not in shipped:
-        raise SpecError(f"{unknown('simulation', str(spec), shipped)} (or give the path of a TOML file)")
-    simulation = read(shipped.get(str(spec), spec))
+    simulation = read(find_simulation(str(spec)))
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for recording in itertools.islice(recordings(simulation), limit):

@@ -16,6 +16,7 @@ FEW = 3
 
 
 def warnings_of(recording: Recording, outside: list[str], replays: Replays, likely: tuple[str, ...]) -> tuple[str, ...]:
+    """What to be careful about: `outside` are covariates beyond the bank's range, `likely` the prediction set."""
     found = []
     if outside:
         found.append(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ import torch
 from metarule.identification import npz
 from metarule.identification.classifier import RuleClassifier
 from metarule.identification.degrading import Degradation, degraded, drawn
-from metarule.identification.extractor import LARGEST
 from metarule.identification.observables import columns, first_snapshot, matrix, observables
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.simulation import Job, simulated
@@ -170,9 +168,7 @@ def measured(job: Job, row: Algorithm | None = None) -> list[Row]:
                 poorer = degraded(recording, degradation, generator)
                 facts = covariates(recording, degradation)
                 try:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
-                        seen = observables(poorer)
+                    seen = observables(poorer)
                 except RecordingError:
                     continue
                 found.append(Row(view, job.rule, network, quality, facts, seen, beforehand))
@@ -200,7 +196,7 @@ def made(rows: list[Row], card: dict[str, Any]) -> Bank:
     views = {}
     for view in VIEWS:
         members = [row for row in rows if row.view == view]
-        table = np.clip(matrix([row.observables for row in members], names), -LARGEST, LARGEST).astype(np.float16)
+        table = matrix([row.observables for row in members], names).astype(np.float16)
         labels = np.array([row.label for row in members])
         networks = np.array([row.network for row in members])
         model = RuleClassifier(n_estimators=TREES, reject=True, random_state=0)
@@ -225,7 +221,7 @@ def compared(bank: Bank, rows: list[Row]) -> tuple[int, float]:
             if row.view != view or (row.network, row.quality) not in place:
                 continue
             found += 1
-            own = np.clip(matrix([row.observables], bank.names)[0], -LARGEST, LARGEST)
+            own = matrix([row.observables], bank.names)[0]
             other = held.table[place[row.network, row.quality]].astype(np.float64)
             close = np.isclose(own, other, rtol=1e-2, atol=1e-2, equal_nan=True)
             agree, total = agree + int(close.sum()), total + len(close)

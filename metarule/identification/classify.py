@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -20,7 +19,6 @@ from metarule.identification.advice import FEW, warnings_of, would_help
 from metarule.identification.bank import COVARIATES, Bank
 from metarule.identification.domain import domain_of
 from metarule.identification.equation import equation as equation_of
-from metarule.identification.extractor import LARGEST
 from metarule.identification.moments import pieces
 from metarule.identification.observables import matrix, observables
 from metarule.identification.recording import Recording, RecordingError, load
@@ -43,9 +41,9 @@ class Recorded(Protocol):
 
 
 class _Heard(NamedTuple):
-    """What can be asked of a recording: the number of its single updates, and why witnesses are off."""
+    """What can be asked of a recording: the snapshots before its single updates, and why witnesses are off."""
 
-    updates: int
+    shown: np.ndarray
     off: dict[str, str]
 
 
@@ -67,16 +65,16 @@ def classify(
     opened = bank if isinstance(bank, Bank) else banks.opened(banks.DEFAULT if bank is None else Path(bank))
     heard = _heard(recording)
     layers = len(recording.structure.sizes) - 2
-    thinned = _thinned(recording, opened)
+    updates, thinned = len(heard.shown), _thinned(recording, heard.shown, opened)
     replays = replay(recording, {name: REFERENCE[name] for name in opened.classes if name in REFERENCE})
     # noise of weights in units of an update's change, from its share in what was seen
     noise = math.sqrt(replays.noise / (2 * max(1 - replays.noise, 1e-6))) if replays.rows else None
-    domain = domain_of(recording, len(thinned.time) if heard.updates else None, opened, noise)
+    domain = domain_of(recording, len(thinned.time) if updates else None, opened, noise)
     trees = None if "discriminative" in heard.off else _discriminative(thinned, opened, alpha)
     found = equation_of(recording) if equation and "equation" not in heard.off else None
     says = {} if found is None else spoken(found)
-    if heard.updates < FEW:
-        lacking = heard.off.get("discriminative") or f"it has {heard.updates} single updates, and {FEW} are needed"
+    if updates < FEW:
+        lacking = heard.off.get("discriminative") or f"it has {updates} single updates, and {FEW} are needed"
         answer = Fused("insufficient", (), lacking)
     else:
         answer = fused(trees, {row.rule: row.says for row in replays.rows}, layers, says)
@@ -93,9 +91,9 @@ def classify(
         tuple(row.table() for row in replays.rows),
         None if found is None else {**found.table(), "says": says},
         domain,
-        {**_used(recording, heard, replays, asked=equation), "snapshots_for_trees": len(thinned.time)},
+        _used(recording, thinned, heard, replays, asked=equation),
         warnings_of(recording, outside, replays, () if trees is None else trees.prediction_set),
-        would_help(recording, heard.updates, answer, found),
+        would_help(recording, updates, answer, found),
         _provenance(opened, bank, alpha),
         summary(answer, trees, layers, outside, unsaid, bool(says)),
     )
@@ -132,9 +130,9 @@ def preceding(recording: Recording) -> Recording:
 def _heard(recording: Recording) -> _Heard:
     off: dict[str, str] = {}
     try:
-        updates = len(shown_updates(recording))
+        shown = shown_updates(recording)
     except RecordingError as error:
-        updates = 0
+        shown = np.zeros(0, dtype=int)
         off |= dict.fromkeys(("discriminative", "replay", "equation"), str(error))
     try:
         chain(recording)
@@ -144,17 +142,13 @@ def _heard(recording: Recording) -> _Heard:
         # without targets the bank has no network to compare with
         off.setdefault("discriminative", "/target is missing, and every network of the bank has targets")
         off.setdefault("error terms", "/target is missing: nothing that depends on an error can be judged")
-    return _Heard(updates, off)
+    return _Heard(shown, off)
 
 
-def _thinned(recording: Recording, bank: Bank) -> Recording:
+def _thinned(recording: Recording, shown: np.ndarray, bank: Bank) -> Recording:
     """As many snapshots as the bank's recordings have, bursts spread evenly: the trees know no longer recordings."""
     most = int(max(view.covariates[:, COVARIATES.index("snapshots")].max() for view in bank.views.values()))
-    try:
-        shown = shown_updates(recording)
-    except RecordingError:
-        return recording
-    if len(recording.time) <= most:
+    if len(recording.time) <= most or not len(shown):
         return recording
     # bursts of two updates are three snapshots
     places, _ = pieces(shown, 2 * (most // 3), 2)
@@ -162,10 +156,7 @@ def _thinned(recording: Recording, bank: Bank) -> Recording:
 
 
 def _discriminative(recording: Recording, bank: Bank, alpha: float) -> Discriminative | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
-        seen = observables(recording)
-    table = matrix([seen], bank.names).clip(-LARGEST, LARGEST).astype(np.float32)
+    table = matrix([observables(recording)], bank.names).astype(np.float32)
     model = bank.classifier("weights" if recording.weights else "activity")
     chances, inside = model.predict_proba(table)[0], model.predict_set(table, alpha)[0]
     order = np.argsort(-chances, kind="stable")
@@ -177,7 +168,7 @@ def _discriminative(recording: Recording, bank: Bank, alpha: float) -> Discrimin
     )
 
 
-def _used(recording: Recording, heard: _Heard, replays: Replays, asked: bool) -> dict[str, Any]:
+def _used(recording: Recording, thinned: Recording, heard: _Heard, replays: Replays, asked: bool) -> dict[str, Any]:
     parts = {
         "weights": bool(recording.weights), "activity": bool(recording.activity),
         "input": recording.input is not None, "target": recording.target is not None,
@@ -188,7 +179,8 @@ def _used(recording: Recording, heard: _Heard, replays: Replays, asked: bool) ->
         off["equation"] = "it was not asked for"
     return {
         "snapshots": len(recording.time),
-        "single_updates": heard.updates,
+        "snapshots_for_trees": len(thinned.time),
+        "single_updates": len(heard.shown),
         "parts": [name for name, there in parts.items() if there],
         "missing": [name for name, there in parts.items() if not there],
         "switched_off": off,

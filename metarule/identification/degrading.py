@@ -41,7 +41,7 @@ def drawn(generator: np.random.Generator, weights: bool = True) -> Degradation:
 
 def degraded(recording: Recording, degradation: Degradation, generator: np.random.Generator) -> Recording:
     """The recording as a poorer experiment would have made it."""
-    kept = _kept(recording, degradation.snapshots)
+    poorer = recording.at(_kept(recording, degradation.snapshots))
     names = list(recording.structure.sizes)
     observed = {name: np.ones(size, dtype=bool) for name, size in recording.structure.sizes.items()}
     for name in names[1:-1]:
@@ -53,31 +53,22 @@ def degraded(recording: Recording, degradation: Degradation, generator: np.rando
     if degradation.weights:
         for edge, array in recording.weights.items():
             source, _, target = edge.partition("->")
-            noisy = _noisy(array[kept], degradation.weight_noise * _step(recording, array), generator)
+            noisy = _noisy(poorer.weights[edge], degradation.weight_noise * _step(recording, array), generator)
             noisy[:, ~observed[target], :] = np.nan
             noisy[:, :, ~observed[source]] = np.nan
             weights[edge] = noisy
         for name, array in recording.bias.items():
-            noisy = _noisy(array[kept], degradation.weight_noise * _step(recording, array), generator)
+            noisy = _noisy(poorer.bias[name], degradation.weight_noise * _step(recording, array), generator)
             noisy[:, ~observed[name]] = np.nan
             bias[name] = noisy
     activity = {}
     for name, array in recording.activity.items():
         sd = degradation.activity_noise * float(array.std()) if name != names[0] else 0.0
-        noisy = _noisy(array[kept], sd, generator)
+        noisy = _noisy(poorer.activity[name], sd, generator)
         noisy[:, :, ~observed[name]] = np.nan
         activity[name] = noisy
-    return replace(
-        recording,
-        time=recording.time[kept],
-        weights=weights,
-        bias=bias,
-        activity=activity,
-        input=None if recording.input is None else recording.input[kept],
-        target=None if recording.target is None else recording.target[kept],
-        reward=None if recording.reward is None else recording.reward[kept],
-        meta={**recording.meta, "populations": names},
-    )
+    meta = {**recording.meta, "populations": names}
+    return replace(poorer, weights=weights, bias=bias, activity=activity, meta=meta)
 
 
 def _kept(recording: Recording, snapshots: int | None) -> np.ndarray:

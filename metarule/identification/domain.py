@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,18 +50,12 @@ def domain_of(
         low, high, value = float(rows[:, place].min()), float(rows[:, place].max()), known[name]
         if name == "displacement":
             low, high = low / APART, high * APART
-        found[name] = {"low": low, "high": high} | _range(value, {"low": low, "high": high})
+        inside = None if value is None else bool(low * (1 - 1e-6) <= value <= high * (1 + 1e-6))
+        found[name] = {"value": value, "low": low, "high": high, "inside": inside}
     for name, allowed in (("nonlinearity", ("tanh", "relu")), ("output", ("softmax",))):
         value = recording.meta.get(name)
         found[name] = {"value": value, "allowed": list(allowed), "inside": None if value is None else value in allowed}
     return found
-
-
-def _range(value: float | None, bounds: Mapping[str, float]) -> dict[str, Any]:
-    """A covariate, and whether it lies in the bank's range; None where it is unknown."""
-    if value is None:
-        return {"value": None, "inside": None}
-    return {"value": value, "inside": bool(bounds["low"] * (1 - 1e-6) <= value <= bounds["high"] * (1 + 1e-6))}
 
 
 def observed_share(recording: Recording) -> float:

@@ -7,7 +7,6 @@ the coefficients of a one-layer network are fitted through its dynamics.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,10 @@ from metarule.collect import unknown
 from metarule.identification.dictionary import Normal, normal, spelled, term, vocabulary
 from metarule.identification.feedback_fit import Feedback, feedback
 from metarule.identification.observables import backpropagated
-from metarule.identification.recording import Recording, RecordingError
+from metarule.identification.recording import Recording
 from metarule.identification.sparse import Selection, select, still
 from metarule.identification.trajectory import fit, trajectories
-from metarule.identification.updates import Layer, single_updates
+from metarule.identification.updates import Layer, chain, single_updates
 from metarule.terms import Term
 
 Sources = Mapping[str, np.ndarray]
@@ -158,15 +157,14 @@ def equation(
     Raises RecordingError where neither single updates nor, in one layer, the inputs of every update are known, and
     ValueError on an edge or a term that does not exist.
     """
-    names = tuple(recording.structure.sizes)
-    edges = [f"{source}->{target}" for source, target in itertools.pairwise(names)]
+    edges = chain(recording)
     if edge is not None and edge not in edges:
         raise ValueError(unknown("edge", edge, edges))
     chosen = None if terms is None else tuple(term(name) for name in terms)
     if first is not None or coarse(recording):
         selection, local = fit(trajectories(recording, first), chosen, n_boot=n_boot, seed=seed)
         return Equation((EdgeEquation(edges[0], selection, max(local, 0.0), "trajectory"),))
-    updates = single_updates(watched(recording))
+    updates = single_updates(recording)
     settings = _Settings(chosen, n_boot, seed, "inferred weights" if updates.inferred else "single updates")
     output = {} if updates.error is None else {OUTPUT: np.nan_to_num(updates.error)}
     target = {} if updates.target is None else {TARGET: np.nan_to_num(updates.target)}
@@ -186,33 +184,9 @@ def equation(
     return Equation(tuple(kept))
 
 
-def watched(recording: Recording) -> Recording:
-    """The recording without the snapshots at which the weights of some edge were not seen at all."""
-    seen = _seen(recording)
-    if seen.all():
-        return recording
-    if seen.sum() < 2:
-        raise RecordingError(
-            "/weights: fewer than two snapshots show weights; leave /weights out to use activity alone"
-        )
-
-    def cut(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: array[seen] for name, array in arrays.items()}
-
-    whole = {"input": recording.input, "target": recording.target, "reward": recording.reward}
-    return replace(
-        recording,
-        time=recording.time[seen],
-        weights=cut(recording.weights),
-        bias=cut(recording.bias),
-        activity=cut(recording.activity),
-        **cut({name: array for name, array in whole.items() if array is not None}),
-    )
-
-
 def read(recording: Recording, edge: str | None = None) -> tuple[Layer, np.ndarray | None]:
     """The single updates of one edge, the lowest if None, and the backpropagated error (U B I) at its post units."""
-    updates = single_updates(watched(recording))
+    updates = single_updates(recording)
     edges = [layer.edge for layer in updates.layers]
     if edge is not None and edge not in edges:
         raise ValueError(unknown("edge", edge, edges))

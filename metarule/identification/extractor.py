@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 from metarule.collect import unknown
 from metarule.identification.observables import GROUPS, columns, matrix, observables
 from metarule.identification.recording import Recording
-
-LARGEST = 6e4
-"""Observables are held within this: what float16 holds."""
 
 
 class ObservableExtractor(TransformerMixin, BaseEstimator):
@@ -36,7 +32,7 @@ class ObservableExtractor(TransformerMixin, BaseEstimator):
     def transform(self, X: Sequence[Recording]) -> np.ndarray:  # noqa: N803
         """The observables of each recording."""
         check_is_fitted(self, "names_")
-        return matrix(self._rows(X), self.names_).clip(-LARGEST, LARGEST)
+        return matrix(self._rows(X), self.names_)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns."""
@@ -49,9 +45,7 @@ class ObservableExtractor(TransformerMixin, BaseEstimator):
         for group in self.groups:
             if group not in GROUPS:
                 raise ValueError(unknown("groups", group, GROUPS))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
-            return [observables(recording, tuple(self.groups)) for recording in recordings]
+        return [observables(recording, tuple(self.groups)) for recording in recordings]
 
 
 def recordings_given(given: Any) -> bool:

@@ -8,6 +8,7 @@ first snapshot. A number that a recording does not allow is NaN.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,9 @@ from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.updates import Layer, Updates, rates_of, single_updates
 
 TINY = 1e-30  # far below the products of norms of the slowest learning
+LARGEST = 6e4
+"""Tables hold observables within this: what float16 holds."""
+
 PLACES = ("low", "high", "readout")
 """The lowest hidden layer, the highest hidden one (the same where there is one), and the readout."""
 
@@ -28,6 +32,18 @@ def observables(recording: Recording, groups: tuple[str, ...] = GROUPS) -> dict[
 
     Raises RecordingError where nothing can be computed.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of what nobody observed
+        found = _observed(recording, groups)
+    if not any(np.isfinite(value) for value in found.values()):
+        raise RecordingError(
+            "nothing can be computed from this recording: it has neither consecutive updates with their inputs nor "
+            "weights or activity that change"
+        )
+    return found
+
+
+def _observed(recording: Recording, groups: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
     if "white" in groups:
         try:
@@ -36,15 +52,8 @@ def observables(recording: Recording, groups: tuple[str, ...] = GROUPS) -> dict[
             updates = None
         if updates is not None:
             found |= {f"white.{name}": value for name, value in white(updates).items()}
-    found |= {
-        name: value for name, value in published(recording).items() if any(name.startswith(group) for group in groups)
-    }
-    if not any(np.isfinite(value) for value in found.values()):
-        raise RecordingError(
-            "nothing can be computed from this recording: it has neither consecutive updates with their inputs nor "
-            "weights or activity that change"
-        )
-    return found
+    shown = published(recording).items()
+    return found | {name: value for name, value in shown if any(name.startswith(group) for group in groups)}
 
 
 def white(updates: Updates) -> dict[str, float]:
@@ -333,5 +342,6 @@ def columns(rows: list[dict[str, float]]) -> tuple[str, ...]:
 
 
 def matrix(rows: list[dict[str, float]], names: tuple[str, ...]) -> np.ndarray:
-    """(rows, names), NaN where a row has no such observable."""
-    return np.array([[row.get(name, np.nan) for name in names] for row in rows], dtype=np.float64)
+    """(rows, names) within LARGEST, NaN where a row has no such observable."""
+    found = np.array([[row.get(name, np.nan) for name in names] for row in rows], dtype=np.float64)
+    return found.clip(-LARGEST, LARGEST)

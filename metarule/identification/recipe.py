@@ -14,7 +14,7 @@ from metarule.identification.reference import UNKNOWN
 from metarule.identification.simulation import Job, read
 from metarule.inner import Map
 from metarule.jobs import recorded, resumed, versions
-from metarule.reading import simulations as files
+from metarule.reading import simulations
 from metarule.runs import RunFolder
 from metarule.workers import pool
 from metarule.zoo import Algorithm
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 def jobs() -> list[Job]:
     """Every block of networks of the recipe."""
-    return [job for name in RECIPE for job in read(files()[name]).jobs()]
+    return [job for name in RECIPE for job in read(simulations()[name]).jobs()]
 
 
 def built(workers: int = 1, share: float = 1.0, say: Say = lambda text: None) -> Bank:
@@ -42,7 +42,7 @@ def built(workers: int = 1, share: float = 1.0, say: Say = lambda text: None) ->
     with pool(workers) as map:
         rows = _computed(_every(jobs(), share), map, say)
     say(f"{len(rows)} rows; cross-fitting")
-    recipe = {name: files()[name].read_text() for name in RECIPE}
+    recipe = {name: simulations()[name].read_text() for name in RECIPE}
     return made(rows, {"name": "reference", "recipe": recipe, "share": share, "versions": versions(), "figures": {}})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from metarule.identification.recording import Recording, RecordingError
-from metarule.nonlinearities import NONLINEARITIES
+from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
 from metarule.terms import Term
 
 
@@ -254,8 +254,7 @@ def _rates(
     if group.drive is not None:
         drive = drive + group.drive[:, time][..., None, :]
     if group.nonlinearity == "softmax":
-        raised = np.exp(drive - drive.max(axis=-1, keepdims=True))
-        rate = raised / raised.sum(axis=-1, keepdims=True)
+        rate = OUTPUTS["softmax"](torch.from_numpy(drive)).numpy()
 
         def of_softmax(by: np.ndarray) -> np.ndarray:
             share = rate.transpose(0, 2, 1)[..., None]
