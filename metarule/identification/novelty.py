@@ -29,6 +29,7 @@ class Distance:
     known: np.ndarray
     codes: np.ndarray
     groups: np.ndarray
+    own: np.ndarray = field(default_factory=lambda: np.zeros(0))
     usual: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
@@ -51,7 +52,7 @@ class Distance:
         bare = cls(centre, scale, axes, standard @ axes, codes, groups)
         own = bare._raw(bare.known, codes, groups)
         usual = np.array([np.quantile(own[codes == code], USUAL) for code in range(codes.max() + 1)])
-        return cls(centre, scale, axes, bare.known, codes, groups, np.where(usual > 0, usual, 1.0))
+        return cls(centre, scale, axes, bare.known, codes, groups, own, np.where(usual > 0, usual, 1.0))
 
     @staticmethod
     def _standard(table: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -63,7 +64,9 @@ class Distance:
 
     def of_known(self, codes: np.ndarray) -> np.ndarray:
         """Distance of each known row to rows of other groups, of the class that it is taken for."""
-        return self._raw(self.known, codes, self.groups) / self.usual[codes]
+        found, other = self.own.copy(), codes != self.codes
+        found[other] = self._raw(self.known[other], codes[other], self.groups[other])
+        return found / self.usual[codes]
 
     def _raw(self, rows: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
         found = np.zeros(len(rows))

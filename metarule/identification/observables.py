@@ -163,7 +163,7 @@ def _rest_in_span(change: np.ndarray, gradient: np.ndarray, pre: np.ndarray) -> 
     """Of what the gradient leaves of a change, the share that lies in the span of the batch's pre activity."""
     scale = (change * gradient).sum(axis=(1, 2)) / ((gradient**2).sum(axis=(1, 2)) + TINY**2)
     rest = change - scale[:, None, None] * gradient
-    spanned = rest @ (np.linalg.pinv(pre, rcond=1e-4) @ pre)
+    spanned = (rest @ np.linalg.pinv(pre, rcond=1e-4)) @ pre  # by way of events, fewer than units
     energy, left = (change**2).sum(axis=(1, 2)), (rest**2).sum(axis=(1, 2))
     # what rounding leaves has no direction
     return np.where(left > 1e-6 * energy, (spanned**2).sum(axis=(1, 2)) / (left + TINY**2), 1.0)
