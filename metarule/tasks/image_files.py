@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from matplotlib.image import imread
 from torch import Tensor
 
 OMNIGLOT_FILES = ("images_background.zip", "images_background_small1.zip")
@@ -101,8 +102,6 @@ def read_omniglot(file: Path, side: int) -> tuple[Float[Tensor, "images J"], Int
     try:
         with zipfile.ZipFile(file) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".png") and name.count("/") == 3)
-            from matplotlib.image import imread  # a sixth of a second, for those who read drawings
-
             drawings = [imread(io.BytesIO(archive.read(name)), format="png") for name in names]
     except zipfile.BadZipFile as error:
         raise ValueError(f"{file} is a damaged zip file ({error}); fetch it again") from error
