@@ -40,7 +40,7 @@ COVARIATES = ("width", "depth", "batch", "displacement", "observed", "snapshots"
 SPARSE_FROM = 256
 """Width from which on networks are also seen sparsely: a tenth of the hidden units, five snapshots."""
 
-TREES = 80
+TREES = 60
 
 
 class Row(NamedTuple):
