@@ -70,6 +70,7 @@ FACTORS: dict[str, Factor] = {
     "match": Factor("event", ("error", "pre"), False, _post_dot("error", "pre"), summed=True),
     "weight": Factor("synapse", (), True, lambda signals: signals.weight),
     "weight_noise": _signal("synapse", "weight_noise"),
+    "eligibility": _signal("synapse", "eligibility"),
 }
 
 Monomial = tuple[tuple[str, int], ...]
@@ -177,6 +178,8 @@ TERMS: dict[str, Term] = _terms(
     post_weight=[(-1, monomial(post=1, weight=1))],
     soft_hebb=[(1, monomial(post=1, pre=1)), (-1, monomial(post=1, post_ref=1, weight=1))],
     reward_stdp=[(1, monomial(reward=1, post=1, pre_ref=1)), (-1, monomial(reward=1, post_ref=1, pre=1))],
+    reward_eligibility=[(1, monomial(reward=1, eligibility=1))],
+    eligibility=[(1, monomial(eligibility=1))],
 )
 
 POOL = tuple(TERMS)[:10]

@@ -30,7 +30,7 @@ EXACT = Reference(dtype=torch.float64)
 
 PRE_SIDE = ("pre", "pre_ref", "pre_error")
 POST_SIDE = ("post", "post_ref", "feedback", "error", "gain")
-SYNAPSE_SIDE = ("weight", "weight_noise")
+SYNAPSE_SIDE = ("weight", "weight_noise", "eligibility")
 EVENT_SIDE = ("reward",)
 
 

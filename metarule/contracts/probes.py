@@ -17,7 +17,7 @@ from metarule.tree import leaves
 SIZE_OUT, SIZE_IN, RUNS = 4, 3, 3
 PRE_SIDE = ("pre", "pre_ref", "pre_error")
 POST_SIDE = ("post", "post_ref", "feedback", "error", "gain")
-SYNAPSE_SIDE = ("weight", "weight_noise")
+SYNAPSE_SIDE = ("weight", "weight_noise", "eligibility")
 
 
 def noise(*labels: str | int, runs: Iterable[int] = range(RUNS), dtype: torch.dtype = torch.float64) -> Noise:
