@@ -223,6 +223,11 @@ class Learner:
         credit = self.credit.init(columns.credit, self.network, weights, noise)
         return {"weights": weights, "credit": credit, "rules": rules, "synapses": synapses}
 
+    def complexity(self, theta: Float[Tensor, "R P"]) -> Float[Tensor, "R"]:
+        """The parts in use of all rules, see `Rule.complexity`."""
+        columns = self.columns(theta).rules
+        return sum((rule.complexity(columns[key]) for key, rule in self.rules.items()), theta.new_zeros(len(theta)))
+
     def induced(
         self, columns: Columns, state: State, batch: Batch, step: int, noise: Noise
     ) -> dict[str, Float[Tensor, "R I J"]]:

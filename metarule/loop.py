@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarule import tree
 from metarule.inner import ENGINES, Inner, Map, Outcome, Runs, in_turn
 from metarule.outer import OuterLoop
 from metarule.rng import noise_for
 from metarule.runs import RunFolder
-from metarule.spec import Search
+from metarule.signals import State
+from metarule.spec import COMPLEXITY, Search
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Generation:
     scores: dict[str, float]
     run_steps: int
     seconds: float
+    report: Mapping[str, float] = field(default_factory=dict)
+    carry: State | None = None
 
     def line(self, names: list[str]) -> dict[str, Any]:
         """The deterministic part, for the log; non-finite losses become null."""
         leading = self.loss[:, 0]
         finite = leading[torch.isfinite(leading)]
-        return {
+        line = {
             "generation": self.number,
             "loss": [value if math.isfinite(value) else None for value in leading.tolist()],
             "loss_mean": finite.mean().item() if len(finite) else None,
@@ -44,41 +49,110 @@ class Generation:
             "scores": self.scores,
             "theta": dict(zip(names, self.best.tolist(), strict=True)),
         }
+        return line | ({"outer": dict(self.report)} if self.report else {})
 
 
 def engine_for(search: Search, map: Map = in_turn) -> Inner:
     """The engine that a search names; "auto" is the reference until a faster one can do the job."""
     engine = ENGINES["reference" if search.inner.engine == "auto" else search.inner.engine]
-    return engine(search.inner.block_runs, getattr(torch, search.inner.precision), search.inner.segments, map)
+    return engine(search.inner.block_runs, getattr(torch, search.inner.precision), search.segments, map)
 
 
-def generations(search: Search, outer: OuterLoop, first: int, engine: Inner) -> Iterator[Generation]:
-    """The loop itself, from generation `first` on, without files: `outer` hears each outcome before it is yielded."""
-    learner, budget, episodes = search.learner, search.budget, search.inner.episodes
+def generations(
+    search: Search, outer: OuterLoop, first: int, engine: Inner, carry: State | None = None
+) -> Iterator[Generation]:
+    """The loop itself, from generation `first` on, without files: `outer` hears each outcome before it is yielded.
+
+    `carry` is the state of the inner runs where generation `first` goes on with those of the one before.
+    """
+    budget, episodes = search.budget, search.inner.episodes
     for number in range(first, budget.generations):
         began = time.perf_counter()
-        noise = noise_for([(search.search.seed, "outer", number)])
-        theta = outer.ask(budget.candidates, noise)
+        theta = outer.ask(budget.candidates, noise_for([(search.search.seed, "outer", number)]))
         candidates = len(theta)
         if not 1 <= candidates <= budget.candidates:
             raise ValueError(
                 f"outer.kind = '{outer.kind}' proposed {candidates} candidates when asked for {budget.candidates}; "
                 "its `ask` must return at least one and at most as many as asked for"
             )
+        window = outer.window(number, search.steps)
         # budget, not candidates: a loop that proposes fewer now and then must not meet an address again
-        start = number * budget.candidates
+        start = window.unroll * budget.candidates
+        of_episodes = 0 if search.inner.fixed_episodes else window.unroll * episodes
         runs = Runs(
             tuple(range(start, start + candidates)),
-            tuple(range(number * episodes, (number + 1) * episodes)),
+            tuple(range(of_episodes, of_episodes + episodes)),
             search.search.seed,
         )
-        outcome = engine.evaluate(
-            learner, theta, search.task, runs, range(search.steps), search.inner.batch, outer.wants, search.objectives
+        goes_on = outer.window(number + 1, search.steps).steps.start > 0
+        race = _raced(search, outer, theta, runs, window.steps, engine, carry if window.steps.start else None, goes_on)
+        carry = race.carry
+        outer.tell(theta, race.loss, race.grad)
+        yield Generation(
+            number, race.loss, outer.best, race.scores, race.run_steps, time.perf_counter() - began, outer.report, carry
         )
-        loss = outcome.loss.mean(1)
-        outer.tell(theta, loss, outcome.grad)
-        run_steps = candidates * episodes * search.steps
-        yield Generation(number, loss, outer.best, _means(outcome), run_steps, time.perf_counter() - began)
+
+
+class _Race(NamedTuple):
+    """What became of a generation's rows, dropped ones included (+inf)."""
+
+    loss: Float[Tensor, "C M"]
+    scores: dict[str, float]
+    run_steps: int
+    grad: Float[Tensor, "C P"] | None
+    carry: State | None
+
+
+def _raced(
+    search: Search,
+    outer: OuterLoop,
+    theta: Float[Tensor, "C P"],
+    runs: Runs,
+    steps: range,
+    engine: Inner,
+    carry: State | None,
+    goes_on: bool,
+) -> _Race:
+    """All rows from rung to rung; those that `outer` drops at one stop there."""
+    cuts = [steps.start, *(rung for rung in outer.rungs(search.steps) if rung in steps[1:]), steps.stop]
+    alive = torch.arange(len(theta))
+    total: Tensor | float = 0.0
+    points, run_steps = 0, 0
+    for first, last in itertools.pairwise(cuts):
+        wants = outer.wants | ({"carry"} if goes_on or last < steps.stop else set())
+        part = range(first, last)
+        score_at = search.score_at(part)
+        outcome = engine.evaluate(
+            search.learner, theta[alive], search.task, runs, part, search.inner.batch, wants, search.metrics,
+            score_at, carry=carry,
+        )  # fmt: skip
+        run_steps += len(alive) * len(runs.episodes) * len(part)
+        total, points = total + outcome.loss.mean(1) * len(score_at), points + len(score_at)
+        loss = total / points if points else outcome.loss.mean(1)
+        loss = _with_complexity(search, theta[alive], loss)
+        carry = outcome.carry
+        if last == steps.stop:
+            whole = loss.new_full((len(theta), loss.shape[1]), math.inf)
+            whole[alive] = loss
+            return _Race(whole, _means(outcome), run_steps, outcome.grad, carry)
+        kept = outer.keep(theta[alive], loss, last).nonzero()[:, 0]
+        if not len(kept):
+            return _Race(torch.full((len(theta), loss.shape[1]), math.inf), _means(outcome), run_steps, None, None)
+        slots = (kept[:, None] * len(runs.episodes) + torch.arange(len(runs.episodes))).flatten()
+        alive = alive[kept]
+        runs = runs._replace(candidates=tuple(runs.candidates[place] for place in kept.tolist()))
+        carry = None if carry is None else tree.selected(carry, slots)
+        total = total[kept] if isinstance(total, Tensor) else total
+    raise AssertionError("unreachable: the last cut is the end")
+
+
+def _with_complexity(search: Search, theta: Float[Tensor, "C P"], loss: Tensor) -> Float[Tensor, "C M"]:
+    """The task's objectives with the rule's own, where it is asked for, in their order."""
+    if COMPLEXITY not in search.objectives:
+        return loss
+    measured = dict(zip(search.metrics, loss.unbind(1), strict=True))
+    measured[COMPLEXITY] = search.learner.complexity(theta).to(loss.dtype)
+    return torch.stack([measured[name] for name in search.objectives], dim=1)
 
 
 def _means(outcome: Outcome) -> dict[str, float]:
@@ -117,12 +191,18 @@ def run(
     if checkpoint:
         outer.load_state_dict(checkpoint.state)
     first = checkpoint.generation if checkpoint else 0
+    carry = checkpoint.carry if checkpoint else None
     names = [param.name for param in search.learner.params]
-    for generation in generations(search, outer, first, engine_for(search, map)):
-        folder.save(generation.number + 1, outer.state_dict(), generation.line(names))
+    said: set[str] = set()
+    for generation in generations(search, outer, first, engine_for(search, map), carry):
+        folder.save(generation.number + 1, outer.state_dict(), generation.line(names), generation.carry)
         timing = {"generation": generation.number, "seconds": generation.seconds, "run_steps": generation.run_steps}
         folder.append("timing.jsonl", timing)
         report(generation)
+        for warning in outer.warnings:
+            if warning not in said:
+                warn(warning)
+            said.add(warning)
         if stopping() and generation.number + 1 < search.budget.generations:
             outer.publish(folder.path)
             return None

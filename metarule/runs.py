@@ -33,11 +33,15 @@ PREVIOUS = "checkpoint.previous.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a search stands: `generation` generations are done and the log has `log_bytes` bytes of them."""
+    """Where a search stands: `generation` generations are done and the log has `log_bytes` bytes of them.
+
+    `state` is the outer loop's; `carry` that of the inner runs where the next generation goes on with them.
+    """
 
     generation: int
     log_bytes: int
     state: dict[str, Any]
+    carry: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class RunFolder:
             handle.flush()
             os.fsync(handle.fileno())
 
-    def save(self, generation: int, state: dict[str, Any], line: dict[str, Any]) -> None:
+    def save(
+        self, generation: int, state: dict[str, Any], line: dict[str, Any], carry: dict[str, Any] | None = None
+    ) -> None:
         """Write down one finished generation: its line in the log, then the checkpoint that vouches for it."""
         self.append("log.jsonl", line)
         log_bytes = (self.path / "log.jsonl").stat().st_size
@@ -116,6 +122,7 @@ class RunFolder:
             "generation": generation,
             "log_bytes": log_bytes,
             "state": _packed(state, tensors),
+            "carry": _packed(carry, tensors, "carry"),
         }
         text = json.dumps(document, sort_keys=True)
         content = save(tensors or {"empty": torch.zeros(1)}, {"document": text, "sha256": _digest(text, tensors)})
@@ -227,4 +234,5 @@ def _loaded(path: Path) -> Checkpoint:
     kept = {name: tensor for name, tensor in tensors.items() if name != "empty"}
     if _digest(text, kept) != metadata["sha256"]:
         raise ValueError("its checksum does not match")
-    return Checkpoint(document["generation"], document["log_bytes"], _unpacked(document["state"], tensors))
+    state, carry = (_unpacked(document.get(part), tensors) for part in ("state", "carry"))
+    return Checkpoint(document["generation"], document["log_bytes"], state, carry)

@@ -21,6 +21,9 @@ from metarule.rules import Rule
 from metarule.synapses import SynapseModel
 from metarule.tasks import Task
 
+COMPLEXITY = "complexity"
+"""The objective that is about the rule itself: `Rule.complexity`."""
+
 PROBE = 1000
 """Candidates asked for at most to see whether an outer loop takes a search."""
 
@@ -98,8 +101,10 @@ class NetworkSpec:
 class InnerSpec:
     """How one candidate is tried: `steps` inner steps (default the task's own pass) on `episodes` episodes.
 
-    `block_runs` runs are computed together and `segments` > 1 trades time for memory in meta-gradients; both are part
-    of the spec, so that results never depend on the number of workers.
+    The loss is that at the end, or the mean of those after every `score_every` steps. Every generation sees fresh
+    episodes, or always the same with `fixed_episodes`. `block_runs` runs are computed together and `segments` > 1
+    trades time for memory in meta-gradients (left out: the root of the steps); both are part of the spec, so that
+    results never depend on the number of workers.
     """
 
     steps: int | None = None
@@ -108,14 +113,15 @@ class InnerSpec:
     engine: str = "auto"
     precision: str = "float32"
     block_runs: int = 36
-    segments: int = 1
+    segments: int | None = None
+    score_every: int | None = None
+    fixed_episodes: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch", "episodes", "block_runs", "segments"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"inner.{name} = {getattr(self, name)} must be at least 1")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"inner.steps = {self.steps} must be at least 1")
+        for name in ("batch", "episodes", "block_runs", "segments", "steps", "score_every"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"inner.{name} = {number} must be at least 1")
         if self.precision not in ("float32", "float64"):
             raise ValueError(unknown("inner.precision", self.precision, ("float32", "float64")))
         if self.engine not in ("auto", *ENGINES):
@@ -198,9 +204,24 @@ class Search:
         return self.inner.steps
 
     @property
+    def segments(self) -> int:
+        """Segments of an inner run between which a meta-gradient stores the state."""
+        return self.inner.segments or round(math.sqrt(self.steps))
+
+    def score_at(self, steps: range) -> tuple[int, ...]:
+        """Numbers of steps done, within `steps`, after which a run is scored; at the end where nothing else is said."""
+        every = self.inner.score_every
+        return tuple(step for step in range(steps.start + 1, steps.stop + 1) if every and step % every == 0)
+
+    @property
     def objectives(self) -> tuple[str, ...]:
-        """The metrics that the outer loop hears, the first one leading."""
+        """What the outer loop hears, the first one leading: metrics of the task, and COMPLEXITY."""
         return self.search.objective or (next(iter(self.task.metrics)),)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The objectives that the task measures."""
+        return tuple(name for name in self.objectives if name != COMPLEXITY)
 
     def table(self) -> dict[str, Any]:
         """The whole search as nested tables with every default written out; `from_table` of it is this search."""
@@ -306,9 +327,17 @@ def _check(search: Search) -> None:
     learner = search.learner
     search.task.held_out()
     assert search.steps > 0
-    for name in search.objectives:
+    for name in search.metrics:
         if name not in search.task.metrics:
-            raise SpecError(unknown("search.objective", name, search.task.metrics))
+            raise SpecError(unknown("search.objective", name, (*search.task.metrics, COMPLEXITY)))
+    if search.objectives[0] == COMPLEXITY:
+        raise SpecError(f"search.objective = {list(search.objectives)} cannot be led by '{COMPLEXITY}'; put it last")
+    if search.inner.score_every and search.steps % search.inner.score_every:
+        raise SpecError(
+            f"inner.score_every = {search.inner.score_every} does not divide the {search.steps} inner steps"
+        )
+    if "grad" in search.outer.wants and search.outer.rungs(search.steps):
+        raise SpecError(f"outer.kind = '{search.outer.kind}' follows gradients and cannot drop candidates on the way")
     if not learner.params:
         raise SpecError("nothing to search over: every parameter is fixed")
     if len(search.objectives) > 1 and "objectives" not in search.outer.accepts:

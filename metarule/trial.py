@@ -153,7 +153,7 @@ def memory(search: Search, workers: int = 1) -> Memory:
     weights = sum((sizes[p.source] + p.bias) * sizes[p.target] for p in learner.projections)
     rates = PER_EVENT * inner.batch * sum(sizes.values())
     width = torch.finfo(getattr(torch, inner.precision)).bits // 8
-    kept = search.steps / inner.segments if "grad" in search.outer.wants else 0
+    kept = _kept(search) if "grad" in search.outer.wants else 0
     generation = budget.candidates * inner.episodes
     tested = search.battery.episodes
     tuning = GRID * (budget.generations * generation // (GRID + SPARE)) if tested and search.task.baselines else 0
@@ -167,6 +167,11 @@ def memory(search: Search, workers: int = 1) -> Memory:
     runs = max(generation, tested, tuning)
     lists_bytes = runs * (PER_RUN + len(learner.params) * (8 + width) + 8 * 3 * len(search.task.metrics))
     return Memory(weights, rates, together, working, copies, runs, blocks_bytes, lists_bytes)
+
+
+def _kept(search: Search) -> float:
+    """Copies of the state that a gradient through the steps keeps: those of one segment, and one for each segment."""
+    return search.steps / search.segments + (search.segments if search.segments > 1 else 0)
 
 
 def physical() -> int:
@@ -191,7 +196,7 @@ def check_memory(search: Search, workers: int = 1, searches: int = 1) -> None:
             f"{budget.candidates}, outer.generations = {budget.generations}, battery.episodes = "
             f"{search.battery.episodes}); lower one of them"
         )
-    copies = f" x {math.ceil(needed.copies)} copies of {search.steps} steps in inner.segments = {search.inner.segments}"
+    copies = f" x {math.ceil(needed.copies)} copies of {search.steps} steps in inner.segments = {search.segments}"
     raise SpecError(
         f"{sums}{needed.weights} weights and {needed.rates} rates per run (network of {_units(search)} units, "
         f"inner.batch = {search.inner.batch}) x {needed.together} runs together (inner.block_runs = "

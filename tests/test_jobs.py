@@ -115,7 +115,7 @@ def test_backprop_with_the_same_rules_is_left_out_where_it_cannot_be_built(tmp_p
         (("outer.candidates=1000000000",), 1, ("outer.candidates = 1000000000",)),
         (("battery.episodes=1000000000000",), 1, ("battery.episodes = 1000000000000",)),
         (("inner.batch=1000000000", "task.kind=teacher", "inner.steps=1"), 2, ("inner.batch = 1000000000",)),
-        ((*GRADIENT, "network.hidden=[20000]", "inner.block_runs=72"), 1, ("raise inner.segments",)),
+        ((*GRADIENT, "network.hidden=[20000]", "inner.block_runs=72", "inner.segments=1"), 1, ("raise inner.segments",)),
     ],
 )
 @pytest.mark.usefixtures("nothing_computed")
@@ -131,10 +131,10 @@ def test_memory_grows_with_blocks_workers_and_kept_steps_and_counts_searches_sid
     many = searched("first_rule", "inner.block_runs=48")
     assert trial.memory(many).blocks_bytes == 4 * trial.memory(few).blocks_bytes
     assert trial.memory(few, 3).blocks_bytes == 3 * trial.memory(few).blocks_bytes
-    whole = trial.memory(searched("first_rule", *GRADIENT))
+    whole = trial.memory(searched("first_rule", *GRADIENT, "inner.segments=1"))
     parts = trial.memory(searched("first_rule", *GRADIENT, "inner.segments=10"))
     assert whole.copies == 252
-    assert parts.copies == 27
+    assert parts.copies == 37
     monkeypatch.setattr(trial, "physical", lambda: int(1.5 * trial.memory(few).bytes))
     trial.check_memory(few)
     with pytest.raises(SpecError, match="2 searches at a time"):

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarule.params import Param
 from metarule.rng import Noise
+
+Fingerprint = Callable[[Float[Tensor, "C P"]], Float[Tensor, "C F"]]
+"""Rows of theta -> what their rules do on fixed probe signals: rows with equal fingerprints are one rule."""
+
+
+class Window(NamedTuple):
+    """The part of an inner run that a generation covers: which unroll it belongs to, and which of its steps."""
+
+    unroll: int
+    steps: range
 
 
 class OuterLoop(ABC):
@@ -24,7 +36,11 @@ class OuterLoop(ABC):
     kind: ClassVar[str]
     source: ClassVar[str]
     accepts: ClassVar[frozenset[str]]  # of {"real", "categorical", "objectives"}
-    wants: ClassVar[frozenset[str]] = frozenset({"loss"})  # of {"loss", "grad", "carry"}
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What an evaluation must give, of {"loss", "grad", "forward"}: "forward" asks for "grad" in forward mode."""
+        return frozenset({"loss"})
 
     @abstractmethod
     def start(self, params: tuple[Param, ...], objectives: int = 1) -> None:
@@ -38,7 +54,7 @@ class OuterLoop(ABC):
     def tell(
         self, theta: Float[Tensor, "C P"], loss: Float[Tensor, "C M"], grad: Float[Tensor, "C P"] | None = None
     ) -> None:
-        """Hear what became of the rows that `ask` proposed."""
+        """Hear what became of the rows that `ask` proposed; those that `keep` dropped come with a loss of +inf."""
 
     @property
     @abstractmethod
@@ -52,6 +68,44 @@ class OuterLoop(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, after `start`, from what `state_dict` returned."""
+
+    def window(self, generation: int, steps: int) -> Window:
+        """What a generation covers of an inner run of `steps`; a pure function of the settings.
+
+        Where it does not start at 0 the same runs go on from where the generation before left them, each by the row of
+        theta that is now asked for in its place: truncation. A generation that starts at 0 begins new runs.
+        """
+        return Window(generation, range(steps))
+
+    def rungs(self, steps: int) -> tuple[int, ...]:
+        """Numbers of inner steps after which `keep` is asked; none with "grad" in `wants`."""
+        return ()
+
+    def keep(self, theta: Float[Tensor, "C P"], loss: Float[Tensor, "C M"], step: int) -> Bool[Tensor, "C"]:
+        """Which of the rows still running go on after `step` steps, by their losses so far."""
+        return torch.ones(len(theta), dtype=torch.bool)
+
+    def warm(self, rows: Float[Tensor, "N P"]) -> None:
+        """Known rules to try first, given after `start`; raises ValueError where the loop cannot use them."""
+        raise ValueError(f"outer.kind = '{self.kind}' does not start from known rules; leave out [[known]]")
+
+    def recognise(self, fingerprint: Fingerprint) -> None:  # noqa: B027 - most loops have no use for it
+        """Told after `start` how to see that two rows are the same rule."""
+
+    @property
+    def front(self) -> Float[Tensor, "N P"]:
+        """The rules that no other beats in one objective without losing in another."""
+        return self.best[None]
+
+    @property
+    def report(self) -> Mapping[str, float]:
+        """Numbers about the last `tell` for the log: a gradient's norm, restarts, hits of a cache."""
+        return {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the user about the last `tell`; each is shown once."""
+        return ()
 
     def publish(self, folder: Path) -> None:  # noqa: B027 - most loops have no view to write
         """Write views of the search for other tools into its run folder; each can be rebuilt, none is read back."""

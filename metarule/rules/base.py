@@ -49,6 +49,10 @@ class Rule(ABC):
         Row r of theta moves run r only. No autograd inside; differentiable in theta and signals.
         """
 
+    def complexity(self, theta: Float[Tensor, "R P"]) -> Float[Tensor, "R"]:
+        """How many parts the rule has in use: its coefficients that are not 0, unless a family counts otherwise."""
+        return (theta != 0).sum(1).to(theta.dtype)
+
     def scales(self, shape: Shape) -> tuple[float, ...]:
         """Raw coefficient per unit of theta at an I x J projection, per parameter; 1 unless the rule normalises."""
         return (1.0,) * len(self.params)
