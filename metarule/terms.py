@@ -180,6 +180,8 @@ TERMS: dict[str, Term] = _terms(
     reward_stdp=[(1, monomial(reward=1, post=1, pre_ref=1)), (-1, monomial(reward=1, post_ref=1, pre=1))],
     reward_eligibility=[(1, monomial(reward=1, eligibility=1))],
     eligibility=[(1, monomial(eligibility=1))],
+    pre_weight=[(-1, monomial(pre=1, weight=1))],
+    constant=[(1, ())],
 )
 
 POOL = tuple(TERMS)[:10]
@@ -246,8 +248,8 @@ def combine(terms: tuple[Term, ...], coefficients: Float[Tensor, "R K"], signals
         return known[key]
 
     runs, size_out, size_in = signals.weight.shape
-    events = _events(signals)
-    means = coefficients / events if events > 1 else coefficients
+    count = events(signals)
+    means = coefficients / count if count > 1 else coefficients
 
     anchors, sums = [], []
     for anchor, members in plan.groups:
@@ -261,8 +263,8 @@ def combine(terms: tuple[Term, ...], coefficients: Float[Tensor, "R K"], signals
     change = Change()
     if plan.groups:
         change = Change(
-            left=torch.cat([_wide(value, runs, events, size_out, signals) for value in left], dim=1),
-            right=torch.cat([_wide(value, runs, events, size_in, signals) for value in right], dim=1),
+            left=torch.cat([_wide(value, runs, count, size_out, signals) for value in left], dim=1),
+            right=torch.cat([_wide(value, runs, count, size_in, signals) for value in right], dim=1),
         )
     for product in plan.decays:
         change = change + Change(shrink=-product.sign * coefficients[:, product.k, None, None])
@@ -288,7 +290,8 @@ def _power(value: Tensor, power: int) -> Tensor:
     return value if power == 1 else value**power
 
 
-def _events(signals: Signals) -> int:
+def events(signals: Signals) -> int:
+    """B of the signals that are there; 1 where there is none but the weight."""
     for name in ("pre", "post", "error", "pre_error", "post_ref", "pre_ref", "feedback", "gain", "reward"):
         value = getattr(signals, name)
         if value is not None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from metarule.collect import unknown
 from metarule.params import Param
 from metarule.rules.base import Rule
+from metarule.rules.traces import check_term, happened, kept
 from metarule.signals import Change
-from metarule.terms import TERMS, combine
+from metarule.terms import TERMS
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,7 @@ class Eligibility(Rule):
     term: str = "post_change_pre"
 
     def __post_init__(self) -> None:
-        if self.term not in TERMS:
-            raise ValueError(unknown("rule.term", self.term, TERMS))
-        if "reward" in TERMS[self.term].reads:
-            raise ValueError(f"rule.term = '{self.term}' reads the reward, which comes after the memory; leave it out")
+        check_term("rule.term", self.term)
 
     @property
     def params(self):
@@ -49,12 +46,6 @@ class Eligibility(Rule):
         return {"eligibility": torch.zeros_like(weight)}
 
     def delta(self, theta, signals, state, noise):
-        reward = signals.read("reward")
-        if reward.shape[1] != 1:
-            raise ValueError(
-                f"rule 'eligibility' was given {reward.shape[1]} events; it needs one at a time: inner.batch = 1"
-            )
         rate, tau = theta[:, :1, None], theta[:, 1:2, None]
-        induced = combine((TERMS[self.term],), torch.ones_like(theta[:, :1]), signals).tensor(signals.weight)
-        eligibility = state["eligibility"] * torch.exp(-1 / tau) + induced
-        return Change(full=rate * reward * eligibility), {"eligibility": eligibility}
+        eligibility = state["eligibility"] * kept(tau) + happened(self.kind, self.term, signals)
+        return Change(full=rate * signals.read("reward") * eligibility), {"eligibility": eligibility}
