@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +18,8 @@ class Param:
     """A named number: where a search starts, in what units it steps, where it must stay.
 
     An outer loop moves in internal coordinates z: value = start + scale z, or start exp(scale z) where `log`.
-    `choices` makes it categorical: the value is then an index into them, as a float.
+    `choices` makes it categorical: the value is then an index into them, as a float. `when` says where it counts:
+    (name, choices) of categorical parameters, all of which must hold; elsewhere its value moves nothing.
     Raises ValueError where start lies outside [low, high] or a log parameter is not positive.
     """
 
@@ -28,6 +30,7 @@ class Param:
     high: float = math.inf
     log: bool = False
     choices: tuple[str, ...] = ()
+    when: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if self.choices:
@@ -43,8 +46,13 @@ class Param:
             raise ValueError(f"parameter {self.name}: start = {self.start} must be positive on a log scale")
 
     def renamed(self, prefix: str) -> Param:
-        """The same parameter as 'prefix.name'."""
-        return replace(self, name=f"{prefix}.{self.name}")
+        """The same parameter as 'prefix.name', and so are those that its `when` names."""
+        when = tuple((f"{prefix}.{name}", choices) for name, choices in self.when)
+        return replace(self, name=f"{prefix}.{self.name}", when=when)
+
+    def counts(self, chosen: Mapping[str, str]) -> bool:
+        """Whether it moves anything where categorical parameters are `chosen`, by name."""
+        return all(chosen.get(name) in choices for name, choices in self.when)
 
     def decode(self, z: float) -> float:
         """Internal coordinate -> value, held inside the bounds."""

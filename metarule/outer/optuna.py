@@ -1,26 +1,26 @@
-"""Optuna: any of its samplers as an outer loop; the tree-structured Parzen estimator unless another is named."""
+"""Optuna: any of its samplers as an outer loop, and any of its pruners; the tree-structured Parzen estimator unless
+another sampler is named.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import math
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
-from optuna.trial import Trial, create_trial
+from optuna.trial import Trial, TrialState
 from torch import Tensor
 
 from metarule.collect import unknown
 from metarule.outer.base import OuterLoop
-from metarule.params import Param, starts
+from metarule.outer.optuna_trials import Told, distribution, finite_or_worst, named, numbered, publish, quiet, resolved
+from metarule.params import starts
 from metarule.rng import seed_number
 
 ALIASES = {
@@ -33,20 +33,33 @@ ALIASES = {
     "qmc": "QMCSampler",
 }
 
-_STORAGE = "study.db"
+PRUNERS = {
+    "median": "MedianPruner",
+    "percentile": "PercentilePruner",
+    "successive_halving": "SuccessiveHalvingPruner",
+    "hyperband": "HyperbandPruner",
+    "threshold": "ThresholdPruner",
+    "wilcoxon": "WilcoxonPruner",
+}
+
+_STUDY = "metarule"  # Hyperband hashes a study's name
 
 
 @dataclass
 class OptunaSearch(OuterLoop):
     """z in [-span, span] per real parameter, names per categorical one, proposed by `sampler` (an alias or a class).
 
-    The first trial is the start itself, so that the search never ends below it; a failed candidate is told as +inf,
-    which every sampler ranks last. The rule handed over is the best trial's. Raises ValueError on an unknown sampler.
+    The first trial is the start itself, so that the search never ends below it, then come known rules; a failed
+    candidate is told as +inf, which every sampler ranks last. A parameter that does not count where its `when` does
+    not hold is not suggested there. The rule handed over is the best trial's; with several objectives the best in the
+    first, beside a `front`. With a `pruner`, set up by `pruning`, candidates may end after the fractions `prune_at` of
+    their steps: Optuna takes them as pruned, at the last loss they had. It prunes by one objective only.
+    Raises ValueError on an unknown sampler or pruner.
 
     The sampler is made anew from an address before every trial, so that a study is rebuilt by asking and telling again
-    with the rows held to what they were: bit for bit the same, counters and populations included, for the price of
-    sampling once more. What samplers note on trials is not saved: Optuna's CMA-ES notes a pickle, and a checkpoint must
-    not run code. `publish` brings study.db, a view for other tools in the units of theta, up to date.
+    with the rows held to what they were: bit for bit the same, counters, populations and a pruner's brackets included,
+    for the price of sampling once more. What samplers note on trials is not saved: Optuna's CMA-ES notes a pickle, and
+    a checkpoint must not run code. `publish` brings study.db, a view for other tools in the units of theta, up to date.
     """
 
     kind = "optuna"
@@ -55,36 +68,84 @@ class OptunaSearch(OuterLoop):
 
     sampler: str = "tpe"
     span: float = 3.0
+    pruner: str | None = None
+    pruning: dict[str, int | float] = field(default_factory=dict)
+    prune_at: tuple[float, ...] = (0.25, 0.5)
 
     def __post_init__(self) -> None:
         if self.span <= 0:
             raise ValueError(f"outer.span = {self.span} must be positive")
         if self.sampler not in ALIASES and self.sampler not in _samplers():
             raise ValueError(unknown("outer.sampler", self.sampler, [*ALIASES, *_samplers()]))
+        if not all(0 < fraction < 1 for fraction in self.prune_at):
+            raise ValueError(f"outer.prune_at = {list(self.prune_at)} must be fractions of the steps, between 0 and 1")
+        if self.pruner is None and self.pruning:
+            raise ValueError("outer.pruning is given without an outer.pruner to set up")
+        self._pruner()
 
     def start(self, params, objectives=1):
+        if self.pruner and objectives > 1:
+            raise ValueError(
+                f"outer.pruner = '{self.pruner}' judges by one objective, and {objectives} are given: leave the pruner "
+                "out, or keep one"
+            )
         self.params = params
-        self.distributions = {param.name: _distribution(param, self.span) for param in params}
         self.objectives = objectives
+        self.known = torch.zeros(1, len(params), dtype=torch.float64)  # "N P", what the first trials are held to
+        self.known[0] = torch.tensor(numbered(params, {}))
         self.z = torch.zeros(0, len(params), dtype=torch.float64)  # "N P"; of a choice, its index
         self.losses = torch.zeros(0, objectives, dtype=torch.float64)  # "N M"
+        self.reports = torch.zeros(0, len(self.prune_at), dtype=torch.float64)  # "N K"; nan where none was made
+        self.pruned = torch.zeros(0, dtype=torch.bool)  # "N"
+        self.marks: list[int] = []  # inner steps after which the columns of `reports` were made
         self.seeds: list[int] = []  # one for each generation, as are the counts
         self.counts: list[int] = []
         self._replay()
+
+    def warm(self, rows):
+        z = []
+        for place, row in enumerate(rows.tolist()):
+            z.append([v if p.choices else p.encode(v) for p, v in zip(self.params, row, strict=True)])
+            for param, value, inside in zip(self.params, row, z[-1], strict=True):
+                if not param.choices and not abs(inside) <= self.span:
+                    raise ValueError(
+                        f"known rule {place}: {param.name} = {value:.4g} lies {abs(inside):.3g} scales from its start, "
+                        f"outside outer.span = {self.span}; widen the span"
+                    )
+        self.known = torch.cat((self.known[:1], torch.tensor(z, dtype=torch.float64)))
 
     def ask(self, candidates, noise):
         if self.pending:
             self._replay()  # proposals that nobody answered leave no trace
         self.seed = int(noise.at("optuna").integers(2**31)[0])
-        first = [] if len(self.z) else [_start(self.params)]
-        self.pending = self._asked(self.seed, len(self.z), first + [None] * (candidates - len(first)))
+        number = len(self.z)
+        held: list[Tensor | None] = [*self.known[number : number + candidates]]
+        self.pending = self._asked(self.seed, number, held + [None] * (candidates - len(held)))
+        self.heard = torch.full((candidates, len(self.prune_at)), torch.nan, dtype=torch.float64)
+        self.dropped = torch.zeros(candidates, dtype=torch.bool)
         return self._theta(self._rows(self.pending))
 
+    def rungs(self, steps):
+        if self.pruner is None:
+            return ()
+        return tuple(sorted({min(max(round(fraction * steps), 1), steps) for fraction in self.prune_at} - {steps}))
+
+    def keep(self, theta, loss, step):
+        if step not in self.marks:
+            self.marks.append(step)
+        running = (~self.dropped).nonzero()[:, 0]
+        self.heard[running, self.marks.index(step)] = finite_or_worst(loss[:, 0].to(torch.float64))
+        stops = self._judged(self.pending, self.heard, step)
+        self.dropped |= stops
+        return ~stops[running]
+
     def tell(self, theta, loss, grad=None):
-        losses = torch.where(loss.isnan(), math.inf, loss)
-        self._hear(self.pending, losses)
+        losses = finite_or_worst(loss)
+        self._hear(self.pending, losses, self.dropped)
         self.z = torch.cat((self.z, self._rows(self.pending)))
         self.losses = torch.cat((self.losses, losses))
+        self.reports = torch.cat((self.reports, self.heard))
+        self.pruned = torch.cat((self.pruned, self.dropped))
         self.seeds.append(self.seed)
         self.counts.append(len(losses))
         self.pending = []
@@ -96,86 +157,138 @@ class OptunaSearch(OuterLoop):
         return self._theta(self.z[self.losses[:, 0].argmin()][None])[0]
 
     @property
-    def front(self) -> Tensor:
+    def front(self):
         """Rows of theta that no other trial beats in one objective without losing in another; no failures (N P)."""
-        kept = [
-            bool(row.isfinite().all()) and not ((self.losses <= row).all(1) & (self.losses < row).any(1)).any()
-            for row in self.losses
-        ]
-        return self._theta(self.z[torch.tensor(kept, dtype=torch.bool)])
+        return self._theta(self.z[self._leading])
+
+    @property
+    def front_losses(self):
+        return self.losses[self._leading]
+
+    @property
+    def report(self):
+        return {"pruned": float(self.dropped.sum())} if self.pruner else {}
+
+    @property
+    def _leading(self) -> Tensor:
+        """Numbers of the trials on the front, the best in the first objective first; of equals the first."""
+        kept: dict[tuple[float, ...], int] = {}
+        for number, row in enumerate(self.losses):
+            beaten = ((self.losses <= row).all(1) & (self.losses < row).any(1)).any()
+            if row.isfinite().all() and not beaten:
+                kept.setdefault(tuple(row.tolist()), number)
+        return torch.tensor([kept[losses] for losses in sorted(kept)], dtype=torch.int64)
 
     def state_dict(self):
-        return {"z": self.z, "losses": self.losses, "seeds": list(self.seeds), "counts": list(self.counts)}
+        return {
+            "z": self.z,
+            "losses": self.losses,
+            "reports": self.reports,
+            "pruned": self.pruned,
+            "marks": list(self.marks),
+            "seeds": list(self.seeds),
+            "counts": list(self.counts),
+        }
 
     def load_state_dict(self, state: dict[str, Any]):
         self.z, self.losses = state["z"], state["losses"]
-        self.seeds, self.counts = list(state["seeds"]), list(state["counts"])
+        self.reports, self.pruned = state["reports"], state["pruned"]
+        self.marks, self.seeds, self.counts = list(state["marks"]), list(state["seeds"]), list(state["counts"])
         self._replay()
 
     def publish(self, folder: Path):
-        rows = [_named(self.params, row) for row in self._theta(self.z)]
-        told = list(zip(rows, self.losses.tolist(), strict=True))
-        scales: dict[str, BaseDistribution] = {
-            param.name: _shown(param, self.distributions[param.name]) for param in self.params
-        }
-        with _quiet():
-            storage = optuna.storages.RDBStorage(f"sqlite:///{folder / _STORAGE}")
-            directions = [StudyDirection.MINIMIZE] * self.objectives
-            study = optuna.create_study(
-                study_name=folder.name, storage=storage, directions=directions, load_if_exists=True
-            )
-            there = [(trial.params, trial.values) for trial in study.get_trials(deepcopy=False)]
-            if there != told[: len(there)]:  # from another search
-                optuna.delete_study(study_name=folder.name, storage=storage)
-                study = optuna.create_study(study_name=folder.name, storage=storage, directions=directions)
-                there = []
-            for params, values in told[len(there) :]:
-                study.add_trial(create_trial(params=params, distributions=scales, values=values))
-            storage.remove_session()
+        rows = zip(self._theta(self.z), self.losses.tolist(), self.reports.tolist(), self.pruned.tolist(), strict=True)
+        told = [
+            Told(row, None if pruned else losses, self._intermediate(reports)) for row, losses, reports, pruned in rows
+        ]
+        publish(folder, self.params, self.span, self.objectives, told)
+
+    def _intermediate(self, reports: list[float]) -> dict[int, float]:
+        """Inner steps -> loss after so many, of those that were reported."""
+        return {mark: loss for mark, loss in zip(self.marks, reports, strict=False) if loss == loss}
 
     def _replay(self) -> None:
-        with _quiet():
+        with quiet():
             self.study = optuna.create_study(
-                directions=[StudyDirection.MINIMIZE] * self.objectives, sampler=optuna.samplers.RandomSampler(0)
+                study_name=_STUDY,
+                directions=[StudyDirection.MINIMIZE] * self.objectives,
+                sampler=optuna.samplers.RandomSampler(0),
+                pruner=self._pruner(),
             )
         number = 0
         for seed, count in zip(self.seeds, self.counts, strict=True):
             rows = slice(number, number + count)
-            self._hear(self._asked(seed, number, list(self.z[rows])), self.losses[rows])
+            trials = self._asked(seed, number, list(self.z[rows]))
+            for mark in self.marks:
+                self._judged(trials, self.reports[rows], mark)
+            self._hear(trials, self.losses[rows], self.pruned[rows])
             number += count
         self.pending: list[Trial] = []
 
     def _asked(self, seed: int, number: int, rows: list[Tensor | None]) -> list[Trial]:
         """Trials from `number` on, where a row is given held to it."""
         trials = []
-        with _quiet():
+        with quiet():
             for trial, row in enumerate(rows, start=number):
                 kind = getattr(optuna.samplers, ALIASES.get(self.sampler, self.sampler))
                 self.study.sampler = kind(seed=seed_number(seed, "sampler", trial))
                 if row is not None:
-                    self.study.enqueue_trial(_named(self.params, row))
+                    self.study.enqueue_trial(named(self.params, row))
                 trials.append(self._suggested(self.study.ask()))
         return trials
 
     def _suggested(self, trial: Trial) -> Trial:
         _ = trial.relative_params  # reading it is what moves the sampler's counters on, also where the row is given
-        for name, searched in self.distributions.items():
+        for param in resolved(self.params):
+            if not param.counts(trial.params):
+                continue
+            searched = distribution(param, self.span)
             if isinstance(searched, CategoricalDistribution):
-                trial.suggest_categorical(name, searched.choices)
+                trial.suggest_categorical(param.name, searched.choices)
             else:
-                trial.suggest_float(name, searched.low, searched.high)
+                trial.suggest_float(param.name, searched.low, searched.high)
         return trial
 
-    def _hear(self, trials: list[Trial], losses: Tensor) -> None:
-        with _quiet():
-            for trial, values in zip(trials, losses.tolist(), strict=True):
-                self.study.tell(trial, values)
+    def _judged(self, trials: list[Trial], reports: Tensor, step: int) -> Tensor:
+        """Which trials the pruner ends after `step` steps, all those that got there being heard first."""
+        losses = reports[:, self.marks.index(step)].tolist()
+        running = [(place, trial) for place, trial in enumerate(trials) if losses[place] == losses[place]]
+        stops = torch.zeros(len(trials), dtype=torch.bool)
+        with quiet():
+            for place, trial in running:
+                trial.report(losses[place], step)
+            for place, trial in running:
+                stops[place] = bool(trial.should_prune())
+        return stops
+
+    def _hear(self, trials: list[Trial], losses: Tensor, pruned: Tensor) -> None:
+        with quiet():
+            for trial, values, ended in zip(trials, losses.tolist(), pruned.tolist(), strict=True):
+                if ended:
+                    self.study.tell(trial, state=TrialState.PRUNED)
+                else:
+                    self.study.tell(trial, values)
+
+    def _pruner(self) -> BasePruner:
+        if self.pruner is None:
+            return optuna.pruners.NopPruner()
+        if self.pruner not in PRUNERS:
+            raise ValueError(unknown("outer.pruner", self.pruner, PRUNERS))
+        kind = getattr(optuna.pruners, PRUNERS[self.pruner])
+        allowed = inspect.signature(kind).parameters
+        for name in self.pruning:
+            if name not in allowed:
+                raise ValueError(unknown("outer.pruning", name, allowed))
+        needed = [name for name, each in allowed.items() if each.default is inspect.Parameter.empty]
+        for name in needed:
+            if name not in self.pruning:
+                raise ValueError(f"outer.pruner = '{self.pruner}' needs outer.pruning = {{ {name} = ... }}")
+        with quiet():
+            return kind(**self.pruning)
 
     def _rows(self, trials: list[Trial]) -> Tensor:
-        rows = [trial.params for trial in trials]
-        return torch.tensor(
-            [[_number(param, row[param.name]) for param in self.params] for row in rows], dtype=torch.float64
-        )
+        rows = [numbered(self.params, trial.params) for trial in trials]
+        return torch.tensor(rows, dtype=torch.float64)
 
     def _theta(self, z: Tensor) -> Tensor:
         rows = [
@@ -196,48 +309,3 @@ def _samplers() -> list[str]:
         and "seed" in (settings := inspect.signature(kind).parameters)
         and all(setting.default is not inspect.Parameter.empty for setting in settings.values())
     ]
-
-
-def _distribution(param: Param, span: float) -> FloatDistribution | CategoricalDistribution:
-    if param.choices:
-        return CategoricalDistribution(param.choices)
-    low, high = param.reach
-    return FloatDistribution(max(low, -span), min(high, span))
-
-
-def _shown(
-    param: Param, searched: FloatDistribution | CategoricalDistribution
-) -> FloatDistribution | CategoricalDistribution:
-    """The range in the units of theta."""
-    if isinstance(searched, CategoricalDistribution):
-        return searched
-    return FloatDistribution(param.decode(searched.low), param.decode(searched.high), log=param.log)
-
-
-def _start(params: tuple[Param, ...]) -> Tensor:
-    return torch.tensor([param.start if param.choices else 0.0 for param in params], dtype=torch.float64)
-
-
-def _named(params: tuple[Param, ...], row: Tensor) -> dict[str, Any]:
-    """A row as Optuna has it: numbers, and choices by name."""
-    return {
-        param.name: param.choices[int(value)] if param.choices else value
-        for param, value in zip(params, row.tolist(), strict=True)
-    }
-
-
-def _number(param: Param, value: Any) -> float:
-    return float(param.choices.index(value)) if param.choices else value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither a line for each trial nor a warning that a sampler is experimental; both as before afterwards."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
