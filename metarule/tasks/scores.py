@@ -1,4 +1,4 @@
-"""How a network's answers to held-out inputs are scored; differentiable, one number per run."""
+"""How a network's answers are scored or paid; scores are differentiable, one number per run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarule.signals import Batch
 from metarule.tasks.base import Respond
 
 CLASSIFICATION = {"held_out_loss": "min", "accuracy": "max"}
@@ -13,6 +14,12 @@ REGRESSION = {"held_out_loss": "min"}
 
 SPLITS = ("search", "held_out")
 """The two values of `split`: the data that searches see, and the data that only the battery sees."""
+
+
+def labelled(x: Float[Tensor, "R B J"], labels: Int[Tensor, "R B"], classes: int) -> Batch:
+    """A batch with one-hot targets, where the right answer is paid 1."""
+    targets = torch.eye(classes, dtype=x.dtype, device=x.device)[labels]
+    return Batch(x, targets, lambda action: (action * targets).sum(-1, keepdim=True))
 
 
 def output_drive(respond: Respond, x: Float[Tensor, "R B J"]) -> Float[Tensor, "R B I"]:
