@@ -16,13 +16,14 @@ ROOT = PACKAGE.parent
 # package. Names on one line never import one another. A new module joins where it belongs, or the test fails.
 ORDER = """
 signals params rng collect records
-tree terms nonlinearities programs
+tree terms nonlinearities
+programs
 program_text
 mean_field
 network
 credit rules synapses tasks outer
 learner
-block
+block fingerprint
 inner
 family gradient_descent zoo
 plugins
@@ -34,7 +35,7 @@ runs results
 loop
 trial
 jobs
-bench inspection
+bench bench_meta inspection
 identification
 comparing replicates catalog doctor contracts
 api
