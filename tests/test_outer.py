@@ -211,7 +211,7 @@ def test_a_study_is_saved_without_what_samplers_pickle_and_without_what_nobody_a
     for generation in range(3):
         turn(loop, generation)
     before = loop.state_dict()
-    assert set(before) == {"z", "losses", "reports", "pruned", "marks", "seeds", "counts"}
+    assert set(before) == {"z", "losses", "reports", "rungs_met", "pruned", "marks", "seeds", "counts"}
     expected = loop.ask(8, noise_for([(0, "outer", 3)]))
     assert torch.equal(loop.ask(8, noise_for([(0, "outer", 3)])), expected)
     assert all(torch.equal(before[name], loop.state_dict()[name]) for name in ("z", "losses"))

@@ -95,7 +95,8 @@ class OptunaSearch(OuterLoop):
         self.known[0] = torch.tensor(numbered(params, {}))
         self.z = torch.zeros(0, len(params), dtype=torch.float64)  # "N P"; of a choice, its index
         self.losses = torch.zeros(0, objectives, dtype=torch.float64)  # "N M"
-        self.reports = torch.zeros(0, len(self.prune_at), dtype=torch.float64)  # "N K"; nan where none was made
+        self.reports = torch.zeros(0, len(self.prune_at), dtype=torch.float64)  # "N K", in the order of `marks`
+        self.rungs_met = torch.zeros(0, dtype=torch.int64)  # "N", how many of a row's reports were made
         self.pruned = torch.zeros(0, dtype=torch.bool)  # "N"
         self.marks: list[int] = []  # inner steps after which the columns of `reports` were made
         self.seeds: list[int] = []  # one for each generation, as are the counts
@@ -121,7 +122,8 @@ class OptunaSearch(OuterLoop):
         number = len(self.z)
         held: list[Tensor | None] = [*self.known[number : number + candidates]]
         self.pending = self._asked(self.seed, number, held + [None] * (candidates - len(held)))
-        self.heard = torch.full((candidates, len(self.prune_at)), torch.nan, dtype=torch.float64)
+        self.heard = torch.zeros(candidates, len(self.prune_at), dtype=torch.float64)
+        self.met = torch.zeros(candidates, dtype=torch.int64)
         self.dropped = torch.zeros(candidates, dtype=torch.bool)
         return self._theta(self._rows(self.pending))
 
@@ -135,7 +137,8 @@ class OptunaSearch(OuterLoop):
             self.marks.append(step)
         running = (~self.dropped).nonzero()[:, 0]
         self.heard[running, self.marks.index(step)] = finite_or_worst(loss[:, 0].to(torch.float64))
-        stops = self._judged(self.pending, self.heard, step)
+        self.met[running] += 1
+        stops = self._judged(self.pending, self.heard, self.met, step)
         self.dropped |= stops
         return ~stops[running]
 
@@ -145,6 +148,7 @@ class OptunaSearch(OuterLoop):
         self.z = torch.cat((self.z, self._rows(self.pending)))
         self.losses = torch.cat((self.losses, losses))
         self.reports = torch.cat((self.reports, self.heard))
+        self.rungs_met = torch.cat((self.rungs_met, self.met))
         self.pruned = torch.cat((self.pruned, self.dropped))
         self.seeds.append(self.seed)
         self.counts.append(len(losses))
@@ -184,6 +188,7 @@ class OptunaSearch(OuterLoop):
             "z": self.z,
             "losses": self.losses,
             "reports": self.reports,
+            "rungs_met": self.rungs_met,
             "pruned": self.pruned,
             "marks": list(self.marks),
             "seeds": list(self.seeds),
@@ -192,20 +197,17 @@ class OptunaSearch(OuterLoop):
 
     def load_state_dict(self, state: dict[str, Any]):
         self.z, self.losses = state["z"], state["losses"]
-        self.reports, self.pruned = state["reports"], state["pruned"]
+        self.reports, self.rungs_met, self.pruned = state["reports"], state["rungs_met"], state["pruned"]
         self.marks, self.seeds, self.counts = list(state["marks"]), list(state["seeds"]), list(state["counts"])
         self._replay()
 
     def publish(self, folder: Path):
-        rows = zip(self._theta(self.z), self.losses.tolist(), self.reports.tolist(), self.pruned.tolist(), strict=True)
-        told = [
-            Told(row, None if pruned else losses, self._intermediate(reports)) for row, losses, reports, pruned in rows
-        ]
+        told = []
+        for number, row in enumerate(self._theta(self.z)):
+            met = int(self.rungs_met[number])
+            intermediate = dict(zip(self.marks[:met], self.reports[number].tolist(), strict=False))
+            told.append(Told(row, None if self.pruned[number] else self.losses[number].tolist(), intermediate))
         publish(folder, self.params, self.span, self.objectives, told)
-
-    def _intermediate(self, reports: list[float]) -> dict[int, float]:
-        """Inner steps -> loss after so many, of those that were reported."""
-        return {mark: loss for mark, loss in zip(self.marks, reports, strict=False) if loss == loss}
 
     def _replay(self) -> None:
         with quiet():
@@ -220,7 +222,7 @@ class OptunaSearch(OuterLoop):
             rows = slice(number, number + count)
             trials = self._asked(seed, number, list(self.z[rows]))
             for mark in self.marks:
-                self._judged(trials, self.reports[rows], mark)
+                self._judged(trials, self.reports[rows], self.rungs_met[rows], mark)
             self._hear(trials, self.losses[rows], self.pruned[rows])
             number += count
         self.pending: list[Trial] = []
@@ -249,10 +251,11 @@ class OptunaSearch(OuterLoop):
                 trial.suggest_float(param.name, searched.low, searched.high)
         return trial
 
-    def _judged(self, trials: list[Trial], reports: Tensor, step: int) -> Tensor:
+    def _judged(self, trials: list[Trial], reports: Tensor, met: Tensor, step: int) -> Tensor:
         """Which trials the pruner ends after `step` steps, all those that got there being heard first."""
-        losses = reports[:, self.marks.index(step)].tolist()
-        running = [(place, trial) for place, trial in enumerate(trials) if losses[place] == losses[place]]
+        column = self.marks.index(step)
+        losses = reports[:, column].tolist()
+        running = [(place, trial) for place, trial in enumerate(trials) if met[place] > column]
         stops = torch.zeros(len(trials), dtype=torch.bool)
         with quiet():
             for place, trial in running:
