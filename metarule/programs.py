@@ -15,8 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import sympy
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from metarule.signals import Signals
+from metarule.terms import FACTORS
 
 
 class Operator(NamedTuple):
@@ -59,6 +62,12 @@ EVENT, POST, PRE = 1, 2, 4
 
 SMALL = 256
 """Values of at most this many numbers per run are all kept whole: calls cost more than numbers there."""
+
+
+def leaf(name: str, signals: Signals) -> Float[Tensor, "R B I J"]:
+    """A factor of the vocabulary with all axes, (R B|1 I|1 J|1)."""
+    value, side = FACTORS[name].value(signals), FACTORS[name].side
+    return value[:, None] if side == "synapse" else value[:, :, None] if side == "pre" else value[..., None]
 
 
 class Code(NamedTuple):

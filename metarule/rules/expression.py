@@ -138,9 +138,7 @@ class Expression(Rule):
         if name not in FACTORS:
             one = signals.weight.new_ones(len(signals.weight), 1)
             return combine((TERMS[name],), one, signals).tensor(signals.weight)[:, None]
-        value = FACTORS[name].value(signals)
-        side = FACTORS[name].side
-        return value[:, None] if side == "synapse" else value[:, :, None] if side == "pre" else value[..., None]
+        return programs.leaf(name, signals)
 
     def _axes(self, sizes: tuple[int, int, int]) -> tuple[int, ...]:
         every = EVENT | POST | PRE
