@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,8 +28,9 @@ class Family:
     """One Learner per structure; a row of theta names its structure first and then fills the columns it has.
 
     `choices` are categorical parameters, `build` maps every combination of their choices to a learner. `params` are
-    the choices and the union of all learners' parameters by name; a name that two learners describe differently
-    (another start, other bounds) becomes one column per structure, 'structure:name'.
+    the choices and the union of all learners' parameters by name, each with `when` it counts; a name that two learners
+    describe differently (another start, other bounds) becomes one column per choice that decides between them,
+    'choice:name'. Without choices it is one learner, and its params are the learner's.
     Raises ValueError where a choice is not categorical or `build` does not have exactly these structures.
     """
 
@@ -54,25 +56,48 @@ class Family:
     @functools.cached_property
     def _columns(self) -> dict[Structure, dict[str, Param]]:
         """Structure -> column name -> its learner's parameter, in the order of the learner's own columns."""
-        versions: dict[str, set[Param]] = {}
-        for learner in self.build.values():
-            for param in learner.params:
-                versions.setdefault(param.name, set()).add(param)
-        return {
-            structure: {
-                name if len(versions[name := param.name]) == 1 else f"{_label(structure)}:{name}": param
-                for param in self.build[structure].params
+        versions: dict[str, dict[Structure, Param]] = {}
+        for structure in self._structures:
+            for param in self.build[structure].params:
+                versions.setdefault(param.name, {})[structure] = param
+        deciding = {name: _deciding(found) for name, found in versions.items()}
+
+        def column(structure: Structure, name: str) -> str:
+            label = _label(tuple(structure[place] for place in deciding[name]))
+            return f"{label}:{name}" if label else name
+
+        found = {}
+        for structure in self._structures:
+            params = self.build[structure].params
+            own = {param.name: column(structure, param.name) for param in params}
+            found[structure] = {
+                own[param.name]: replace(param, when=tuple((own.get(name, name), names) for name, names in param.when))
+                for param in params
             }
-            for structure in self._structures
-        }
+        return found
 
     @functools.cached_property
     def params(self) -> tuple[Param, ...]:
         """What an outer loop sees: the choices, then every learner's columns."""
-        union = {
-            name: replace(param, name=name) for columns in self._columns.values() for name, param in columns.items()
-        }
-        return (*self.choices, *union.values())
+        having: dict[str, list[Structure]] = {}
+        union: dict[str, Param] = {}
+        for structure, columns in self._columns.items():
+            for name, param in columns.items():
+                having.setdefault(name, []).append(structure)
+                union[name] = replace(param, name=name)
+        return (
+            *self.choices,
+            *(replace(param, when=self._when(having[name]) + param.when) for name, param in union.items()),
+        )
+
+    def _when(self, structures: list[Structure]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The choices that a structure must have to be one of these."""
+        allowed = [{structure[place] for structure in structures} for place in range(len(self.choices))]
+        return tuple(
+            (param.name, tuple(choice for choice in param.choices if choice in names))
+            for param, names in zip(self.choices, allowed, strict=True)
+            if len(names) < len(param.choices)
+        )
 
     def structure(self, row: Float[Tensor, "P"]) -> Structure:
         """The structure that a row of theta names; raises ValueError where it names none."""
@@ -87,6 +112,22 @@ class Family:
         """The learner that a row of theta names, and the row as that learner reads it."""
         structure = self.structure(row)
         return self.build[structure], row[self._places(structure)]
+
+    def named(self, row: Float[Tensor, "P"]) -> dict[str, float | str]:
+        """A row's own numbers by the names of its columns, its structure first; choices by name."""
+        structure = self.structure(row)
+        values = dict(zip((param.name for param in self.params), row.tolist(), strict=True))
+        found: dict[str, float | str] = dict(zip((param.name for param in self.choices), structure, strict=True))
+        for name, param in self._columns[structure].items():
+            found[name] = param.choices[int(values[name])] if param.choices else values[name]
+        return found
+
+    def complexity(self, theta: Float[Tensor, "C P"]) -> Float[Tensor, "C"]:
+        """Parts in use of every candidate's rules, by its own learner."""
+        found = torch.zeros(len(theta), dtype=theta.dtype)
+        for structure, places in self._members(theta).items():
+            found[places] = self.build[structure].complexity(theta[places][:, self._places(structure)])
+        return found
 
     def evaluate(
         self,
@@ -106,13 +147,10 @@ class Family:
         """
         if settings.get("record") is not None:
             raise ValueError("record was given for a family; structures differ in what they record: use learner(row)")
-        members: dict[Structure, list[int]] = {}
-        for place, row in enumerate(theta):
-            members.setdefault(self.structure(row), []).append(place)
         episodes = torch.arange(len(runs.episodes))
         total = len(theta) * len(runs.episodes)
         parts: list[tuple[Structure, Tensor, Tensor, Outcome]] = []
-        for structure, places in members.items():
+        for structure, places in self._members(theta).items():
             rows = torch.tensor(places)
             own = runs._replace(candidates=tuple(runs.candidates[place] for place in places))
             slots = (rows[:, None] * len(runs.episodes) + episodes).flatten()
@@ -143,10 +181,29 @@ class Family:
             or None,
         )
 
+    def _members(self, theta: Float[Tensor, "C P"]) -> dict[Structure, list[int]]:
+        """Structure -> the rows of theta that have it."""
+        members: dict[Structure, list[int]] = {}
+        for place, row in enumerate(theta):
+            members.setdefault(self.structure(row), []).append(place)
+        return members
+
     def _places(self, structure: Structure) -> Int[Tensor, "p"]:
         """The columns of theta that a structure's learner reads, in its own order."""
         place = {param.name: column for column, param in enumerate(self.params)}
         return torch.tensor([place[name] for name in self._columns[structure]], dtype=torch.int64)
+
+
+def _deciding(versions: Mapping[Structure, Param]) -> tuple[int, ...]:
+    """The fewest places of a structure that tell which of these descriptions it has; none where all agree."""
+    size = len(next(iter(versions)))
+    for count in range(size + 1):
+        for places in itertools.combinations(range(size), count):
+            told: dict[Structure, Param] = {}
+            keyed = ((tuple(structure[place] for place in places), param) for structure, param in versions.items())
+            if all(told.setdefault(key, param) == param for key, param in keyed):
+                return places
+    raise AssertionError("unreachable: the whole structure tells")
 
 
 def _label(structure: Structure) -> str:

@@ -76,7 +76,7 @@ class Learner:
                     f"credit.kind = '{self.credit.kind}' needs network.{wanted} to be one of {', '.join(allowed)}; "
                     f"it is {', '.join(sorted(given))}"
                 )
-        names = {param.name for param in self._all_params}
+        names = {param.name for param in self.all_params}
         for owner, given in (("fixed", self.fixed), ("start", self.start)):
             for name in given:
                 if name not in names:
@@ -153,7 +153,8 @@ class Learner:
         return {key: synapse for key, synapse in self.synapses.items() if key in used}
 
     @functools.cached_property
-    def _all_params(self) -> tuple[Param, ...]:
+    def all_params(self) -> tuple[Param, ...]:
+        """All parts' parameters, fixed ones included."""
         params = [param.renamed("credit") for param in self.credit.params]
         for key, rule in sorted(self.rules.items()):  # theta's columns do not depend on how a table was written
             params += [param.renamed(owner_of("rule", key)) for param in rule.params]
@@ -181,7 +182,12 @@ class Learner:
     @functools.cached_property
     def params(self) -> tuple[Param, ...]:
         """What an outer loop sees: all parts' parameters that are not fixed, in the order of theta's columns."""
-        return tuple(param for param in self._all_params if param.name not in self._values)
+        held = self._values
+        return tuple(
+            replace(param, when=tuple(each for each in param.when if each[0] not in held))
+            for param in self.all_params
+            if param.name not in held
+        )
 
     def columns(self, theta: Float[Tensor, "R P"]) -> Columns:
         """Each part's own full-width rows; raises ValueError where theta has another width than `params`."""
@@ -222,6 +228,17 @@ class Learner:
         }
         credit = self.credit.init(columns.credit, self.network, weights, noise)
         return {"weights": weights, "credit": credit, "rules": rules, "synapses": synapses}
+
+    @property
+    def weights_per_run(self) -> int:
+        """Numbers that one run holds as weights, feedback included."""
+        sizes = self.network.sizes
+        return sum((sizes[p.source] + p.bias) * sizes[p.target] for p in self.projections)
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The sizes of its populations."""
+        return tuple(self.network.sizes.values())
 
     def complexity(self, theta: Float[Tensor, "R P"]) -> Float[Tensor, "R"]:
         """The parts in use of all rules, see `Rule.complexity`."""

@@ -53,6 +53,10 @@ class Rule(ABC):
         """How many parts the rule has in use: its coefficients that are not 0, unless a family counts otherwise."""
         return (theta != 0).sum(1).to(theta.dtype)
 
+    def fitted(self, given: frozenset[str]) -> Rule:
+        """The rule without the parts that read more than the `given` signals, where a family can do without them."""
+        return self
+
     def scales(self, shape: Shape) -> tuple[float, ...]:
         """Raw coefficient per unit of theta at an I x J projection, per parameter; 1 unless the rule normalises."""
         return (1.0,) * len(self.params)

@@ -31,21 +31,32 @@ class LinearRule(Rule):
         return all(term.local for term in self.weighted)
 
     def scales(self, shape: Shape) -> tuple[float, ...]:
-        return self.units(shape) if self.normalise else (1.0,) * len(self.params)
+        return self.units(shape) if self.normalise else super().scales(shape)
 
     def units(self, shape: Shape) -> tuple[float, ...]:
-        return tuple(term.scale(*shape) for term in self.weighted) if self.params else ()
+        rest = len(self.params) - len(self.weighted)
+        return (*self.term_units(shape), *(1.0,) * rest) if self.params else ()
+
+    def term_units(self, shape: Shape) -> tuple[float, ...]:
+        """Raw coefficient that a normalised 1 stands for, per term."""
+        return tuple(term.scale(*shape) for term in self.weighted)
+
+    def coefficients(self, theta: Float[Tensor, "R P"]) -> Float[Tensor, "R K"]:
+        """The coefficient of every term, in units of theta."""
+        return theta
 
     def delta(self, theta: Float[Tensor, "R P"], signals: Signals, state: State, noise: Noise) -> tuple[Change, State]:
         runs, size_out, size_in = signals.weight.shape
         if not self.params:
             return combine(self.weighted, theta.new_ones(runs, len(self.weighted)), signals), state
+        coefficients = self.coefficients(theta)
         if self.normalise:
-            theta = theta * theta.new_tensor(self.scales((size_out, size_in)))
-        return combine(self.weighted, theta, signals), state
+            coefficients = coefficients * theta.new_tensor(self.term_units((size_out, size_in)))
+        return combine(self.weighted, coefficients, signals), state
 
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
         if not self.params:
             return equation(self.weighted, [1.0] * len(self.weighted))
-        scaled = [number * scale for number, scale in zip(theta.tolist(), self.scales(shape), strict=True)]
-        return equation(self.weighted, scaled)
+        units = self.term_units(shape) if self.normalise else (1.0,) * len(self.weighted)
+        numbers = self.coefficients(theta[None])[0].tolist()
+        return equation(self.weighted, [number * unit for number, unit in zip(numbers, units, strict=True)])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from metarule.collect import unknown
 from metarule.params import Param
 from metarule.rules.linear import LinearRule
 from metarule.terms import TERMS, Term
+
+SWITCH = ("off", "on")
+"""The choices of a term's switch."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,7 @@ class Terms(LinearRule):
 
     s_k = 1 with `normalise = false` (published raw coefficients); else `Term.scale`, so that theta_k means the same at
     every width. `start` gives first values by name, the rest start at 0; `scale` is the unit in which searches step.
+    With `switches` every term is also on or off: which terms a rule has is searched beside how strong they are.
     Raises ValueError on an unknown, repeated or missing term.
     """
 
@@ -26,6 +30,7 @@ class Terms(LinearRule):
     normalise: bool = True
     start: dict[str, float] = field(default_factory=dict, hash=False)
     scale: float = 1.0
+    switches: bool = False
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -45,4 +50,25 @@ class Terms(LinearRule):
 
     @property
     def params(self) -> tuple[Param, ...]:
-        return tuple(Param(name, start=self.start.get(name, 0.0), scale=self.scale) for name in self.terms)
+        switches = tuple(Param(switch_of(name), start=1.0, choices=SWITCH) for name in self.terms if self.switches)
+        when = {name: ((switch_of(name), SWITCH[1:]),) if self.switches else () for name in self.terms}
+        numbers = (Param(n, start=self.start.get(n, 0.0), scale=self.scale, when=when[n]) for n in self.terms)
+        return (*numbers, *switches)
+
+    def coefficients(self, theta):
+        count = len(self.terms)
+        return theta[:, :count] * theta[:, count:] if self.switches else theta
+
+    def complexity(self, theta):
+        return super().complexity(self.coefficients(theta))
+
+    def fitted(self, given):
+        kept = tuple(name for name in self.terms if TERMS[name].reads <= given)
+        if not kept:
+            raise ValueError(f"rule.terms = {list(self.terms)} read none of the signals {', '.join(sorted(given))}")
+        return replace(self, terms=kept, start={name: self.start[name] for name in self.start if name in kept})
+
+
+def switch_of(term: str) -> str:
+    """Name of the parameter that says whether a term is on."""
+    return f"use_{term}"
