@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor
 
@@ -63,23 +64,52 @@ def run_block(block: Block) -> BlockOutcome:
     """Train and score one block of runs."""
     world = World(block)
     theta = block.theta.clone()
-    if "grad" not in block.wants:
-        with torch.no_grad():
-            columns = block.learner.columns(theta)
-            state = _owned(world.start(columns))
-            total: dict[str, Tensor] = {}
-            for first, last in _spans(block.steps, block.score_at):
-                state = world.advance(columns, state, range(first, last), in_place=True)
-                if last in block.score_at:
-                    total = _summed(total, world.score(columns, state))
-        return BlockOutcome(_mean(total, block), None, _kept(state, block), world.recording())
-    return _differentiated(world, theta)
+    if "grad" in block.wants:
+        return _pushed_forward(world, theta) if "forward" in block.wants else _differentiated(world, theta)
+    with torch.no_grad():
+        state, total = _walked(world, block.learner.columns(theta), in_place=True)
+    return BlockOutcome(_mean(total, block), None, _kept(state, block), world.recording())
+
+
+def _walked(world: World, columns: Columns, in_place: bool, record: bool = True) -> tuple[State, dict[str, Tensor]]:
+    """All steps of a block, and the sums of its scores on the way."""
+    block = world.block
+    state = world.start(columns)
+    state = _owned(state) if in_place else state
+    total: dict[str, Tensor] = {}
+    for first, last in _spans(block.steps, block.score_at):
+        state = world.advance(columns, state, range(first, last), in_place, record)
+        if last in block.score_at:
+            total = _summed(total, world.score(columns, state))
+    return state, total
+
+
+def _pushed_forward(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
+    """A pass per parameter with a tangent beside the state: memory that does not grow with the steps, P passes."""
+    block = world.block
+    leading = block.objectives[0]
+    sign = -1.0 if block.task.metrics[leading] == "max" else 1.0
+    gradient = torch.zeros_like(theta)
+    total: dict[str, Tensor] = {}
+    state: State = {}
+    for place in range(theta.shape[1]):
+        tangent = torch.zeros_like(theta)
+        tangent[:, place] = 1.0
+        with torch.no_grad(), forward_ad.dual_level():
+            columns = block.learner.columns(forward_ad.make_dual(theta, tangent))
+            state, total = _walked(world, columns, in_place=False, record=place == 0)
+            moved = forward_ad.unpack_dual(total[leading]).tangent
+            state = tree.mapped(state, torch.Tensor.detach)
+            total = {name: value.detach() for name, value in total.items()}
+        if moved is not None:
+            gradient[:, place] = sign * moved / len(block.score_at)
+    return BlockOutcome(_mean(total, block), gradient, _kept(state, block), world.recording())
 
 
 def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
     """Forward in segments without a graph, backward segment by segment: memory of one segment, time of two passes."""
     block = world.block
-    spans = _spans(block.steps, block.score_at, block.segments)
+    spans = _spans(block.steps, segments=block.segments)
     with torch.no_grad():
         columns = block.learner.columns(theta)
         states = [world.start(columns)]
@@ -100,7 +130,7 @@ def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
         else:
             begin = _live(states[place], moving)
             inputs = [leaf for leaf, moves in zip(tree.leaves(begin), moving, strict=True) if moves]
-        end = world.advance(columns, begin, range(first, last), in_place=False)
+        end, scores = world.scored(columns, begin, range(first, last), in_place=False)
         outputs: list[Tensor] = []
         seeds: list[Tensor] = []
         if cotangents:
@@ -108,8 +138,7 @@ def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
             seeds = cotangents
         else:
             final = end
-        if last in block.score_at:
-            scores = world.score(columns, end)
+        if scores:
             total = _summed(total, {name: value.detach() for name, value in scores.items()})
             objective = scores[block.objectives[0]] / len(block.score_at)
             outputs = [*outputs, -objective if block.task.metrics[block.objectives[0]] == "max" else objective]
@@ -208,6 +237,15 @@ class World:
                     weights[name] = change.apply(weights[name], in_place)
         return {"weights": weights, "credit": credit_state, "rules": rule_states, "synapses": synapse_states}
 
+    def scored(self, columns: Columns, state: State, steps: range, in_place: bool) -> tuple[State, dict[str, Tensor]]:
+        """The state after `steps`, and the sums of every metric over those after which the block is scored."""
+        total: dict[str, Tensor] = {}
+        for first, last in _spans(steps, self.block.score_at):
+            state = self.advance(columns, state, range(first, last), in_place)
+            if last in self.block.score_at:
+                total = _summed(total, self.score(columns, state))
+        return state, total
+
     def score(self, columns: Columns, state: State) -> dict[str, Tensor]:
         """Every metric of the task, (R) each."""
         credit, network = self.learner.credit, self.learner.network
@@ -251,7 +289,7 @@ def _noise(block: Block, kind: str) -> Noise:
     return noise_for(addresses, block.dtype)
 
 
-def _spans(steps: range, score_at: tuple[int, ...], segments: int = 1) -> list[tuple[int, int]]:
+def _spans(steps: range, score_at: tuple[int, ...] = (), segments: int = 1) -> list[tuple[int, int]]:
     """`steps` cut at every scoring point, and into at least `segments` parts."""
     length = math.ceil(len(steps) / segments)
     cuts = {*range(steps.start, steps.stop, max(length, 1)), *score_at, steps.stop}

@@ -80,7 +80,8 @@ def comparison(
     `everything`, the whole zoo follows the names, and its rows that do not fit the task are left out with a message;
     a named one that does not fit raises ValueError.
     """
-    conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch)
+    score_at = search.score_at(range(search.steps))
+    conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch, score_at)
     contenders: list[Contender] = []
     for name in rows(names, everything):
         try:

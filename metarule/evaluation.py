@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from metarule.inner import Inner, Runs
+from metarule.inner import Inner, Outcome, Runs
 from metarule.learner import Learner
 from metarule.params import starts
 from metarule.rng import seed_number
@@ -32,11 +32,20 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Conditions:
-    """How every learner of a comparison is run: the same engine, steps and batches."""
+    """How every learner of a comparison is run: the same engine, steps and batches.
+
+    `score_at` numbers of steps done after which it is scored, the mean counts; default the end.
+    """
 
     engine: Inner
     steps: int
     batch: int
+    score_at: tuple[int, ...] = ()
+
+    def outcome(self, learner: Learner, theta: Float[Tensor, "C P"], task: Task, runs: Runs) -> Outcome:
+        """What becomes of the rows of a learner under these conditions."""
+        steps = range(self.steps)
+        return self.engine.evaluate(learner, theta, task, runs, steps, self.batch, score_at=self.score_at)
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def tuned(
         progress(f"tuning {name}: {len(tried) + len(rates)} rates, {episodes} episodes each")
         rows = torch.tensor([[rate] for rate in rates], dtype=torch.float64)
         runs = Runs(tuple(range(len(rates))), tuple(range(episodes)), seed_number(seed, "tuning"))
-        outcome = conditions.engine.evaluate(learner, rows, task, runs, range(conditions.steps), conditions.batch)
+        outcome = conditions.outcome(learner, rows, task, runs)
         tried.update(zip(rates, outcome.scores[metric].mean(1).tolist(), strict=True))
 
     sign = 1.0 if task.metrics[metric] == "max" else -1.0
@@ -190,9 +199,7 @@ def compare(
         found: dict[str, list[float]] = {metric: [] for metric in task.metrics}
         for seed in seeds:
             runs = Runs((0,), tuple(range(episodes)), seed_number(seed, "battery"))
-            outcome = conditions.engine.evaluate(
-                contender.learner, contender.theta, fresh, runs, range(conditions.steps), conditions.batch
-            )
+            outcome = conditions.outcome(contender.learner, contender.theta, fresh, runs)
             for metric in found:
                 found[metric] += outcome.scores[metric][0].tolist()
         scores[contender.name] = {metric: tuple(values) for metric, values in found.items()}

@@ -140,7 +140,8 @@ def battery(
             raise Stopped
         message(text)
 
-    conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch)
+    score_at = search.score_at(range(search.steps))
+    conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch, score_at)
     budget = search.budget.generations * search.budget.candidates * search.inner.episodes
     contenders = [Contender("discovered", search.learner, theta[None])]
     others = baselines(search)

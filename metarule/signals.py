@@ -2,7 +2,8 @@
 
 Axis letters, used in every annotation of the package:
 C candidates, E episodes, R = C*E runs (candidate-major), B events in a batch, J pre units, I post units,
-P rule parameters, K terms, T inner steps, M objectives, N stacked events of several terms.
+P rule parameters, K terms, T inner steps, M objectives, N stacked events of several terms,
+D coordinates that an optimizer moves, H units that it has for each.
 R is always there, R = 1 included; no axis is ever guessed from a size.
 """
 

@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 # package. Names on one line never import one another. A new module joins where it belongs, or the test fails.
 ORDER = """
 signals params rng collect records
-tree terms nonlinearities
+tree terms nonlinearities recurrent
 programs
 program_text
 mean_field
