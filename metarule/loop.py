@@ -49,7 +49,8 @@ class Generation:
             "scores": self.scores,
             "theta": dict(zip(names, self.best.tolist(), strict=True)),
         }
-        return line | ({"outer": dict(self.report)} if self.report else {})
+        report = {name: value if math.isfinite(value) else None for name, value in self.report.items()}
+        return line | ({"outer": report} if report else {})
 
 
 def engine_for(search: Search, map: Map = in_turn) -> Inner:
@@ -68,6 +69,8 @@ def generations(
     budget, episodes = search.budget, search.inner.episodes
     for number in range(first, budget.generations):
         began = time.perf_counter()
+        window = outer.window(number, search.steps)
+        outer.prepare(window)
         theta = outer.ask(budget.candidates, noise_for([(search.search.seed, "outer", number)]))
         candidates = len(theta)
         if not 1 <= candidates <= budget.candidates:
@@ -75,7 +78,6 @@ def generations(
                 f"outer.kind = '{outer.kind}' proposed {candidates} candidates when asked for {budget.candidates}; "
                 "its `ask` must return at least one and at most as many as asked for"
             )
-        window = outer.window(number, search.steps)
         # budget, not candidates: a loop that proposes fewer now and then must not meet an address again
         start = window.unroll * budget.candidates
         of_episodes = 0 if search.inner.fixed_episodes else window.unroll * episodes

@@ -77,6 +77,9 @@ class OuterLoop(ABC):
         """
         return Window(generation, range(steps))
 
+    def prepare(self, window: Window) -> None:  # noqa: B027 - most loops need not know
+        """Told before every `ask` what its generation covers, where it matters to what is asked or learned."""
+
     def rungs(self, steps: int) -> tuple[int, ...]:
         """Numbers of inner steps after which `keep` is asked; none with "grad" in `wants`."""
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +31,8 @@ _ROUNDED = 1e-12  # in scales: a coefficient that was set to 0 is 0, not what st
 class Descent:
     """z <- optimizer(z, dL/dz), inside the bounds; theta = start + scale z, or start exp(scale z) on a log scale.
 
-    `optimizer` is a class of torch.optim, `rate` its `lr`, in units of `Param.scale`, and `options` its other keyword
-    arguments; `clip` bounds the slope's norm. A slope that is not finite is left out and counted in `skipped`.
+    `optimizer` is a class of torch.optim, or the name of one that `made` makes; `rate` is its `lr`, in units of
+    `Param.scale`, and `options` are its other keyword arguments. `clip` bounds the slope's norm. A slope that is not finite is left out and counted in `skipped`.
     Raises ValueError for an optimizer that does not exist, does not take the options, or cannot step on a slope alone.
     """
 
@@ -40,13 +41,14 @@ class Descent:
     rate: float = 1e-2
     options: Options = field(default_factory=dict)
     clip: float | None = None
+    made: Callable[..., torch.optim.Optimizer] | None = None
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
             raise ValueError(f"outer.rate = {self.rate} must be positive")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"outer.clip = {self.clip} must be positive; leave it out for no clipping")
-        if self.optimizer not in OPTIMIZERS:
+        if self.made is None and self.optimizer not in OPTIMIZERS:
             raise ValueError(unknown("outer.optimizer", self.optimizer, OPTIMIZERS))
         self._try_out()
         self.skipped = 0
@@ -57,7 +59,7 @@ class Descent:
 
     def _made(self) -> tuple[Tensor, torch.optim.Optimizer]:
         z = torch.zeros(len(self.params), dtype=torch.float64, requires_grad=True)
-        kind: Any = OPTIMIZERS[self.optimizer]
+        kind: Any = self.made or OPTIMIZERS[self.optimizer]
         return z, kind([z], **{"lr": self.rate, **self.options})
 
     def _try_out(self) -> None:
@@ -79,6 +81,10 @@ class Descent:
         """Rows of theta from internal coordinates, held inside the bounds."""
         rows = [[_value(param, at) for param, at in zip(self.params, row, strict=True)] for row in z.tolist()]
         return torch.tensor(rows, dtype=torch.float64).reshape(z.shape)
+
+    def inside(self, z: Float[Tensor, "N P"]) -> Float[Tensor, "N P"]:
+        """Internal coordinates held inside the bounds."""
+        return z.clamp(self._low, self._high)
 
     @property
     def stretch(self) -> Float[Tensor, "P"]:
@@ -107,7 +113,7 @@ class Descent:
         with torch.no_grad():
             if l1 > 0:
                 self._shrink(self.rate * l1)
-            self.z.clamp_(self._low, self._high)
+            self.z.copy_(self.inside(self.z))
         return True
 
     def _shrink(self, threshold: float) -> None:
