@@ -40,6 +40,7 @@ _HOMES = {
     "CreditAssignment": "metarule.credit",
     "Rule": "metarule.rules",
     "SynapseModel": "metarule.synapses",
+    "Model": "metarule.models",
     "Task": "metarule.tasks",
     "Episode": "metarule.tasks.base",
     "OuterLoop": "metarule.outer",

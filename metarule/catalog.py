@@ -13,6 +13,7 @@ from metarule.credit import CREDIT
 from metarule.identification.reference import REFERENCE, family
 from metarule.inner import ENGINES
 from metarule.inspection.numbers import found
+from metarule.models import MODELS
 from metarule.outer import OUTER
 from metarule.plugins import settings
 from metarule.reading import shipped, simulations
@@ -22,6 +23,7 @@ from metarule.synapses import SYNAPSES
 from metarule.tasks import TASKS
 from metarule.tasks.images import IMAGES
 from metarule.terms import TERMS
+from metarule.unrolled import Unrolled
 from metarule.zoo import GROUPS
 
 Member = dict[str, Any]
@@ -140,7 +142,8 @@ ROOMS: dict[str, Callable[[Path], list[Member]]] = {
     "terms": _terms,
     "synapses": _registry(SYNAPSES),
     "outer": _registry(OUTER),
-    "engines": _registry(ENGINES),
+    "models": _registry(MODELS),
+    "engines": _registry({**ENGINES, Unrolled.name: Unrolled}),
     "zoo": _zoo,
     "searches": _searches,
     "simulations": _simulations,

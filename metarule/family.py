@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarule import tree
+from metarule.collect import unknown
 from metarule.inner import Inner, Outcome, Runs
 from metarule.learner import Learner
-from metarule.params import Param
+from metarule.params import Param, starts
 from metarule.signals import State
 from metarule.tasks import Task
 
@@ -113,13 +114,28 @@ class Family:
         structure = self.structure(row)
         return self.build[structure], row[self._places(structure)]
 
+    def row(self, structure: Structure, values: Mapping[str, float]) -> Float[Tensor, "P"]:
+        """The row of theta that names a structure and gives its learner's parameters these values, others their start.
+
+        Raises ValueError on a name that the structure's learner does not have.
+        """
+        row = starts(self.params)
+        chosen = zip(self.choices, structure, strict=True)
+        row[: len(self.choices)] = torch.tensor([float(param.choices.index(name)) for param, name in chosen])
+        names = [param.name for param in self.build[structure].params]
+        for name, value in values.items():
+            if name not in names:
+                raise ValueError(unknown("a parameter", name, names))
+            row[self._places(structure)[names.index(name)]] = value
+        return row
+
     def named(self, row: Float[Tensor, "P"]) -> dict[str, float | str]:
-        """A row's own numbers by the names of its columns, its structure first; choices by name."""
+        """A row by the names of its learner's parameters, its structure first; choices by name."""
         structure = self.structure(row)
-        values = dict(zip((param.name for param in self.params), row.tolist(), strict=True))
         found: dict[str, float | str] = dict(zip((param.name for param in self.choices), structure, strict=True))
-        for name, param in self._columns[structure].items():
-            found[name] = param.choices[int(values[name])] if param.choices else values[name]
+        learner, own = self.learner(row)
+        for param, value in zip(learner.params, own.tolist(), strict=True):
+            found[param.name] = param.choices[int(value)] if param.choices else value
         return found
 
     def complexity(self, theta: Float[Tensor, "C P"]) -> Float[Tensor, "C"]:

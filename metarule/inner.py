@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,6 @@ from torch import Tensor
 from metarule import tree
 from metarule.block import Address, Block, BlockOutcome, Recording, run_block
 from metarule.collect import unknown
-from metarule.learner import Learner
 from metarule.signals import State
 from metarule.tasks import Task
 
@@ -58,10 +57,26 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Map(Protocol):
-    """A function applied to every job, in order, wherever it is computed; jobs and results are plain data."""
+class Arrived(Protocol):
+    """Who hears of each result, by the place of its job, the moment that it is there."""
 
-    def __call__(self, function: Callable[[Job], Result], jobs: Sequence[Job], /) -> Iterable[Result]: ...
+    def __call__(self, place: int, result: Any, /) -> object: ...
+
+
+def unheard(place: int, result: Any, /) -> None:
+    """Nobody."""
+
+
+class Map(Protocol):
+    """A function applied to every job wherever it is computed; jobs and results are plain data.
+
+    Results come back in the order of the jobs; `arrived` hears of each in this process, once, in whatever order they
+    are finished.
+    """
+
+    def __call__(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], /, arrived: Arrived = unheard
+    ) -> Iterable[Result]: ...
 
 
 class Inner(ABC):
@@ -72,7 +87,7 @@ class Inner(ABC):
     @abstractmethod
     def evaluate(
         self,
-        learner: Learner,
+        learner: Any,
         theta: Float[Tensor, "C P"],
         task: Task,
         runs: Runs,
@@ -86,15 +101,19 @@ class Inner(ABC):
     ) -> Outcome:
         """Train every candidate on every episode for `steps` and score it.
 
+        `learner` is a Learner, or what else the engine can train: the rows of theta are its `params`.
         `wants` of {"loss", "grad", "carry"}; `objectives` are metrics of the task (default its loss; those that are
         better when larger count negatively); `score_at` numbers of steps done after which to score (default the end);
         `record` every so many steps; `carry` the state to go on from. Raises ValueError on a mismatch of these.
         """
 
 
-def in_turn(function: Callable[[Job], Result], jobs: Sequence[Job], /) -> Iterable[Result]:
+def in_turn(function: Callable[[Job], Result], jobs: Sequence[Job], /, arrived: Arrived = unheard) -> Iterator[Result]:
     """The map of a single process."""
-    return map(function, jobs)
+    for place, job in enumerate(jobs):
+        result = function(job)
+        arrived(place, result)
+        yield result
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +145,7 @@ class Reference(Inner):
         record=None,
         carry=None,
     ):
-        if len(theta) != len(runs.candidates):
-            raise ValueError(f"theta has {len(theta)} rows for {len(runs.candidates)} candidates")
-        objectives = objectives or (next(iter(task.metrics)),)
-        for name in objectives:
-            if name not in task.metrics:
-                raise ValueError(unknown("search.objective", name, task.metrics))
-        if not steps:
-            raise ValueError(f"steps = {steps} is empty; train for at least one step")
-        score_at = score_at or (steps.stop,)
-        if not all(steps.start < point <= steps.stop for point in score_at):
-            raise ValueError(f"score_at = {score_at} lies outside steps {steps.start + 1} to {steps.stop}")
+        asked = question(theta, task, runs, steps, objectives, score_at)
         addresses = runs.addresses
         rows = theta.to(self.dtype).repeat_interleave(len(runs.episodes), dim=0)
         size = self.block_runs or len(addresses)
@@ -147,15 +156,45 @@ class Reference(Inner):
         blocks = [
             Block(
                 learner, rows[first : first + size], task, addresses[first : first + size], runs.seed, steps, batch,
-                wants, objectives, score_at, record, part(carry, first),
+                wants, asked.objectives, asked.score_at, record, part(carry, first),
                 self.dtype, self.segments,
             )
             for first in range(0, len(addresses), size)
         ]  # fmt: skip
-        return _gathered(list(self.map(run_block, blocks)), task, objectives, runs, steps)
+        return gathered(list(self.map(run_block, blocks)), asked)
 
 
-def _gathered(parts: list[BlockOutcome], task: Task, objectives: tuple[str, ...], runs: Runs, steps: range) -> Outcome:
+class Question(NamedTuple):
+    """What every engine is asked of a task, checked and with its defaults filled in."""
+
+    task: Task
+    runs: Runs
+    steps: range
+    objectives: tuple[str, ...]
+    score_at: tuple[int, ...]
+
+
+def question(
+    theta: Tensor, task: Task, runs: Runs, steps: range, objectives: tuple[str, ...], score_at: tuple[int, ...]
+) -> Question:
+    """The arguments of `Inner.evaluate` that need no engine; raises ValueError where they do not fit together."""
+    if len(theta) != len(runs.candidates):
+        raise ValueError(f"theta has {len(theta)} rows for {len(runs.candidates)} candidates")
+    objectives = objectives or (next(iter(task.metrics)),)
+    for name in objectives:
+        if name not in task.metrics:
+            raise ValueError(unknown("search.objective", name, task.metrics))
+    if not steps:
+        raise ValueError(f"steps = {steps} is empty; train for at least one step")
+    score_at = score_at or (steps.stop,)
+    if not all(steps.start < point <= steps.stop for point in score_at):
+        raise ValueError(f"score_at = {score_at} lies outside steps {steps.start + 1} to {steps.stop}")
+    return Question(task, runs, steps, objectives, score_at)
+
+
+def gathered(parts: list[BlockOutcome], asked: Question) -> Outcome:
+    """The outcome of all blocks, in the order of their runs; where a run diverged its loss is +inf."""
+    task, runs, steps, objectives, _ = asked
     shape = (len(runs.candidates), len(runs.episodes))
     scores = {name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores}
     failed = ~torch.isfinite(scores[next(iter(task.metrics))])

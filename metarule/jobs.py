@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metarule.evaluation import Battery, Conditions, Contender, compare, tuned
 from metarule.inner import Map, Runs
+from metarule.ledger import Ledger
 from metarule.loop import Generation, begun, engine_for, generations, run
 from metarule.params import starts
 from metarule.plugins import SpecError
@@ -140,6 +141,7 @@ def battery(
             raise Stopped
         message(text)
 
+    search, theta = search.found(theta)
     score_at = search.score_at(range(search.steps))
     conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch, score_at)
     budget = search.budget.generations * search.budget.candidates * search.inner.episodes
@@ -167,16 +169,18 @@ def _searched(other: Search, map: Map, progress: Callable[[str], None]) -> Conte
 
 def _work(folder: RunFolder, search: Search, workers: int, listener: Listener) -> None:
     result_path = folder.path / "result.json"
-    with pool(workers, search.plugins) as map:
-        theta = run(
+    ledger = Ledger(folder.path / "blocks")
+    with pool(workers, search.plugins, listener.message) as map:
+        handed = run(
             search,
             folder,
+            ledger,
             map,
             lambda generation: listener.generation(search, generation),
             listener.message,
             listener.stopping,
         )
-        if theta is None:
+        if handed is None:
             raise Stopped
         log = folder.log()
         if result_path.exists() and folder.read_json("result.json")["generations"] == len(log):
@@ -184,9 +188,13 @@ def _work(folder: RunFolder, search: Search, workers: int, listener: Listener) -
             return
         found = None
         if search.battery.episodes:
-            found = battery(search, theta, map, listener.message, listener.stopping)
+            ledger.open("battery")
+            found = battery(search, handed.theta, ledger.over(map), listener.message, listener.stopping)
             folder.write_json("episodes.json", {name: dict(scores) for name, scores in found.episodes.items()})
-    folder.write_json("result.json", result(search, theta, log, found.table() if found else None, folder.name))
+    front = list(zip(handed.front, handed.losses.tolist(), strict=True))
+    table = found.table() if found else None
+    folder.write_json("result.json", result(search, handed.theta, log, table, folder.name, front))
+    ledger.close()
 
 
 def _spec(search: Search, text: str) -> dict[str, Any]:
@@ -254,7 +262,7 @@ def plan(search: Search, workers: int, searches: int = 1) -> dict[str, Any]:
     and where anything that the search will compute cannot work.
     """
     rehearse(search, workers, searches)
-    learner, inner = search.learner, search.inner
+    inner = search.inner
     runs = search.budget.candidates * inner.episodes
     together = min(inner.block_runs, runs)
     needed = memory(search, workers)
@@ -266,7 +274,8 @@ def plan(search: Search, workers: int, searches: int = 1) -> dict[str, Any]:
     side_by_side = min(workers, -(-runs // together))
     seconds = (trained * slow + (tuned_runs + tested) * fast) * search.steps / side_by_side
     return {
-        "parameters": [param.name for param in learner.params],
+        "parameters": [param.name for param in search.family.params],
+        "structures": len(search.family.build),
         "weights_per_run": needed.weights,
         "runs_per_generation": runs,
         "blocks_per_generation": -(-runs // together),
@@ -282,11 +291,14 @@ def plan(search: Search, workers: int, searches: int = 1) -> dict[str, Any]:
 
 
 def _seconds_per_step(search: Search) -> tuple[float, float]:
-    """Seconds of a step of one run where the search's outer loop hears of it, and where only a score is wanted."""
-    learner, inner = search.learner, search.inner
+    """Seconds of a step of one run where the search's outer loop hears of it, and where only a score is wanted.
+
+    The mean over structures, where there are several.
+    """
+    inner = search.inner
     together = min(inner.block_runs, search.budget.candidates * inner.episodes)
     engine = engine_for(search)
-    rows = starts(learner.params)[None]
+    learners = list(search.family.build.values())
     runs = Runs((0,), tuple(range(together)), search.search.seed)
     steps = range(min(search.steps, 10))
 
@@ -294,9 +306,11 @@ def _seconds_per_step(search: Search) -> tuple[float, float]:
         seconds = math.inf
         for _ in range(2):  # the first time includes what is made once
             began = time.perf_counter()
-            engine.evaluate(learner, rows, search.task, runs, steps, inner.batch, wants, search.objectives)
+            for learner in learners:
+                rows = starts(learner.params)[None]
+                engine.evaluate(learner, rows, search.task, runs, steps, inner.batch, wants, search.metrics)
             seconds = min(seconds, time.perf_counter() - began)
-        return seconds / together / len(steps)
+        return seconds / together / len(steps) / len(learners)
 
     plain = frozenset({"loss"})
     fast = measured(plain)

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from metarule import tree
 from metarule.inner import ENGINES, Inner, Map, Outcome, Runs, in_turn
+from metarule.ledger import Ledger
 from metarule.outer import OuterLoop
 from metarule.rng import noise_for
 from metarule.runs import RunFolder
 from metarule.signals import State
 from metarule.spec import COMPLEXITY, Search
+from metarule.unrolled import Unrolled
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,18 @@ class Generation:
             "theta": dict(zip(names, self.best.tolist(), strict=True)),
         }
         report = {name: value if math.isfinite(value) else None for name, value in self.report.items()}
+        if self.loss.shape[1] > 1:
+            line["losses"] = [[v if math.isfinite(v) else None for v in row] for row in self.loss.tolist()]
         return line | ({"outer": report} if report else {})
 
 
 def engine_for(search: Search, map: Map = in_turn) -> Inner:
-    """The engine that a search names; "auto" is the reference until a faster one can do the job."""
+    """The engine that a search names; "auto" is the reference, and `higher` where a torch module is trained."""
+    dtype = getattr(torch, search.inner.precision)
+    if search.model is not None:
+        return Unrolled(dtype, map)
     engine = ENGINES["reference" if search.inner.engine == "auto" else search.inner.engine]
-    return engine(search.inner.block_runs, getattr(torch, search.inner.precision), search.segments, map)
+    return engine(search.inner.block_runs, dtype, search.segments, map)
 
 
 def generations(
@@ -95,6 +102,14 @@ def generations(
         )
 
 
+class Found(NamedTuple):
+    """What a search hands over: its best rule, and the rules that no other beats with their losses."""
+
+    theta: Float[Tensor, "P"]
+    front: Float[Tensor, "N P"]
+    losses: Float[Tensor, "N M"]
+
+
 class _Race(NamedTuple):
     """What became of a generation's rows, dropped ones included (+inf)."""
 
@@ -124,9 +139,9 @@ def _raced(
         wants = outer.wants | ({"carry"} if goes_on or last < steps.stop else set())
         part = range(first, last)
         score_at = search.score_at(part)
-        outcome = engine.evaluate(
-            search.learner, theta[alive], search.task, runs, part, search.inner.batch, wants, search.metrics,
-            score_at, carry=carry,
+        outcome = search.family.evaluate(
+            engine, theta[alive], search.task, runs, part, carry, batch=search.inner.batch, wants=wants,
+            objectives=search.metrics, score_at=score_at,
         )  # fmt: skip
         run_steps += len(alive) * len(runs.episodes) * len(part)
         total, points = total + outcome.loss.mean(1) * len(score_at), points + len(score_at)
@@ -153,7 +168,7 @@ def _with_complexity(search: Search, theta: Float[Tensor, "C P"], loss: Tensor) 
     if COMPLEXITY not in search.objectives:
         return loss
     measured = dict(zip(search.metrics, loss.unbind(1), strict=True))
-    measured[COMPLEXITY] = search.learner.complexity(theta).to(loss.dtype)
+    measured[COMPLEXITY] = search.family.complexity(theta).to(loss.dtype)
     return torch.stack([measured[name] for name in search.objectives], dim=1)
 
 
@@ -168,22 +183,26 @@ def _means(outcome: Outcome) -> dict[str, float]:
 def begun(search: Search) -> OuterLoop:
     """A fresh outer loop over the search's parameters; the spec's own instance stays untouched."""
     outer = copy.copy(search.outer)
-    outer.start(search.learner.params, len(search.objectives))
+    outer.start(search.family.params, len(search.objectives))
+    if search.known:
+        outer.warm(search.known_rows)
     return outer
 
 
 def run(
     search: Search,
     folder: RunFolder,
+    ledger: Ledger,
     map: Map,
     report: Callable[[Generation], None],
     warn: Callable[[str], None],
     stopping: Callable[[], bool],
-) -> Tensor | None:
+) -> Found | None:
     """Run or resume a search in its folder (which the caller has locked) until its budget is spent.
 
-    Each finished generation is on disk before the next begins. Returns the rule found (P), or None where `stopping`
-    asked for a stop. Raises RunError where the folder's last state cannot be trusted.
+    Each block is in the ledger as it arrives, each finished generation on disk before the next begins. Returns the
+    rule found (P), or None where `stopping` asked for a stop. Raises RunError where the folder's last state cannot be
+    trusted.
     """
     outer = begun(search)
     checkpoint, note = folder.checkpoint()
@@ -194,10 +213,12 @@ def run(
         outer.load_state_dict(checkpoint.state)
     first = checkpoint.generation if checkpoint else 0
     carry = checkpoint.carry if checkpoint else None
-    names = [param.name for param in search.learner.params]
+    names = [param.name for param in search.family.params]
     said: set[str] = set()
-    for generation in generations(search, outer, first, engine_for(search, map), carry):
+    ledger.open(f"generation{first}")
+    for generation in generations(search, outer, first, engine_for(search, ledger.over(map)), carry):
         folder.save(generation.number + 1, outer.state_dict(), generation.line(names), generation.carry)
+        ledger.open(f"generation{generation.number + 1}")
         timing = {"generation": generation.number, "seconds": generation.seconds, "run_steps": generation.run_steps}
         folder.append("timing.jsonl", timing)
         report(generation)
@@ -209,4 +230,4 @@ def run(
             outer.publish(folder.path)
             return None
     outer.publish(folder.path)
-    return outer.best
+    return Found(outer.best, outer.front, outer.front_losses)

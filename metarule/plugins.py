@@ -16,6 +16,7 @@ import pydantic
 
 from metarule.collect import join, load_file, members, unknown
 from metarule.credit import CREDIT, CreditAssignment
+from metarule.models import MODELS, Model
 from metarule.outer import OUTER, OuterLoop
 from metarule.rules import RULES, Rule
 from metarule.synapses import SYNAPSES, SynapseModel
@@ -27,6 +28,7 @@ ROOMS: dict[str, tuple[dict[str, Any], type]] = {
     "rule": (RULES, Rule),
     "synapse": (SYNAPSES, SynapseModel),
     "outer": (OUTER, OuterLoop),
+    "model": (MODELS, Model),
 }
 """Table of a search file -> the registry and the interface of its plug-ins."""
 

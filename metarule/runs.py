@@ -3,13 +3,13 @@
 search.toml   the file as given          spec.json     everything resolved, versions, git revision
 log.jsonl     one line per generation    timing.jsonl  what is not deterministic
 checkpoint.safetensors (and .previous)   result.json   figures/   lock
+blocks/       of the work in flight (ledger.py)
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,11 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
+from metarule import archive
 from metarule.records import RunError, jsonable, read_json, read_log
 
 SCHEMA = 1
@@ -64,7 +60,7 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write(self.path / "search.toml", text.encode())
+            archive.write(self.path / "search.toml", text.encode())
             (self.path / "log.jsonl").touch()
             self.write_json("spec.json", {"schema": SCHEMA, **spec})
         except OSError as error:
@@ -97,7 +93,7 @@ class RunFolder:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Replace a JSON file of the folder in one step; numbers that are not finite become null."""
         text = json.dumps(jsonable(content), indent=1, sort_keys=True, allow_nan=False)
-        write(self.path / name, f"{text}\n".encode())
+        archive.write(self.path / name, f"{text}\n".encode())
 
     def log(self) -> list[dict[str, Any]]:
         """All complete lines of the log."""
@@ -116,22 +112,19 @@ class RunFolder:
         """Write down one finished generation: its line in the log, then the checkpoint that vouches for it."""
         self.append("log.jsonl", line)
         log_bytes = (self.path / "log.jsonl").stat().st_size
-        tensors: dict[str, Tensor] = {}
         document = {
             "schema": SCHEMA,
             "generation": generation,
             "log_bytes": log_bytes,
-            "state": _packed(state, tensors),
-            "carry": _packed(carry, tensors, "carry"),
+            "state": state,
+            "carry": carry,
         }
-        text = json.dumps(document, sort_keys=True)
-        content = save(tensors or {"empty": torch.zeros(1)}, {"document": text, "sha256": _digest(text, tensors)})
         newest, previous = self.path / CHECKPOINT, self.path / PREVIOUS
-        temporary = write_aside(newest, content)
+        temporary = archive.write_aside(newest, archive.packed(document))
         if newest.exists():
             newest.replace(previous)
         temporary.replace(newest)
-        _sync_folder(self.path)
+        archive.sync_folder(self.path)
 
     def checkpoint(self) -> tuple[Checkpoint | None, str | None]:
         """The last good state and, where the newest file was damaged, a sentence that says so.
@@ -145,7 +138,7 @@ class RunFolder:
                 continue
             try:
                 found = _loaded(path)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except archive.DAMAGED as error:
                 complaints.append(f"{path.name} is damaged ({error})")
                 continue
             log = self.path / "log.jsonl"
@@ -171,68 +164,8 @@ class RunFolder:
             os.fsync(handle.fileno())
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace a file in one step: whoever reads it sees the old or the new, never a part."""
-    write_aside(path, content).replace(path)
-    _sync_folder(path.parent)
-
-
-def write_aside(path: Path, content: bytes) -> Path:
-    """Write content to a temporary neighbour of `path` and wait until it is on disk."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    return temporary
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _packed(value: Any, tensors: dict[str, Tensor], name: str = "state") -> Any:
-    """JSON with every tensor replaced by its name in `tensors`."""
-    if isinstance(value, Tensor):
-        tensors[name] = value.detach().contiguous().clone()
-        return {"__tensor__": name}
-    if isinstance(value, dict):
-        return {key: _packed(part, tensors, f"{name}.{key}") for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_packed(part, tensors, f"{name}.{place}") for place, part in enumerate(value)]
-    return value
-
-
-def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {"__tensor__"}:
-            return tensors[value["__tensor__"]]
-        return {key: _unpacked(part, tensors) for key, part in value.items()}
-    return [_unpacked(part, tensors) for part in value] if isinstance(value, list) else value
-
-
 def _loaded(path: Path) -> Checkpoint:
-    with safe_open(path, framework="pt") as archive:
-        metadata = archive.metadata() or {}
-        tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a dict
-    text = metadata["document"]
-    document = json.loads(text)
+    document = archive.unpacked(path)
     if document["schema"] != SCHEMA:
         raise ValueError(f"schema {document['schema']}, this version reads {SCHEMA}")
-    kept = {name: tensor for name, tensor in tensors.items() if name != "empty"}
-    if _digest(text, kept) != metadata["sha256"]:
-        raise ValueError("its checksum does not match")
-    state, carry = (_unpacked(document.get(part), tensors) for part in ("state", "carry"))
-    return Checkpoint(document["generation"], document["log_bytes"], state, carry)
+    return Checkpoint(document["generation"], document["log_bytes"], document["state"], document.get("carry"))

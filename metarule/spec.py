@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from metarule.collect import unknown
 from metarule.credit import CreditAssignment
-from metarule.inner import ENGINES
+from metarule.family import Family, Structure
 from metarule.learner import ANY, Learner
+from metarule.models import Model
+from metarule.module_learner import Descent, ModuleLearner
 from metarule.named_row import flat, keyed, written_out
-from metarule.network import Network, Population, Projection
 from metarule.outer import OuterLoop
+from metarule.params import Param
 from metarule.plugins import SpecError, build, load_installed, load_plugin, plug, settings, table_of
 from metarule.rng import noise_for
 from metarule.rules import Rule
+from metarule.structural import fitted, known_row, known_somewhere, structural
 from metarule.synapses import SynapseModel
+from metarule.tables import BatterySpec, Budget, InnerSpec, NetworkSpec, SearchSpec
 from metarule.tasks import Task
+from metarule.unrolled import Unrolled
 
 COMPLEXITY = "complexity"
 """The objective that is about the rule itself: `Rule.complexity`."""
@@ -28,145 +38,13 @@ PROBE = 1000
 """Candidates asked for at most to see whether an outer loop takes a search."""
 
 
-@dataclass(frozen=True)
-class PopulationSpec:
-    """A hidden population of a network; `activation` is the network's where it is left out."""
-
-    name: str
-    size: int
-    activation: str | None = None
-
-
-@dataclass(frozen=True)
-class ProjectionSpec:
-    """A projection of a network, named by its ends; `bias` is the network's where it is left out."""
-
-    source: str
-    target: str
-    bias: bool | None = None
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """The network a search trains; input and output sizes come from the task.
-
-    A chain of `hidden` layers with optional `skips` [[from layer, to layer], ...], or any directed graph by
-    `populations` [{ name, size, activation }] (hidden ones, in feedforward order) and `projections`
-    [{ source, target, bias }] between them, "input" and "output". `output` is the task's where it is left out;
-    `init` and `init_scale` are those of `Network.draw`.
-    """
-
-    hidden: tuple[int, ...] = (64, 32)
-    activation: str = "tanh"
-    softplus_beta: float = 10.0
-    bias: bool = False
-    skips: tuple[tuple[int, int], ...] = ()
-    populations: tuple[PopulationSpec, ...] = ()
-    projections: tuple[ProjectionSpec, ...] = ()
-    output: str | None = None
-    init: str = "glorot"
-    init_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.softplus_beta <= 0:
-            raise ValueError(f"network.softplus_beta = {self.softplus_beta} must be positive")
-        if self.projections and not self.populations:
-            raise ValueError(
-                "network.projections are given without network.populations; name the populations that they join, or "
-                "use network.hidden and network.skips"
-            )
-
-    def build(self, task: Task) -> Network:
-        """The network for a task; raises ValueError where the graph is not one."""
-        beta = self.softplus_beta if self.activation == "softplus" else 1.0
-        options = {"output": self.output or task.output, "beta": beta, "init": self.init, "init_scale": self.init_scale}
-        if not self.populations:
-            sizes = (task.inputs, *self.hidden, task.outputs)
-            return Network.chain(sizes, self.activation, bias=self.bias, skips=self.skips, **options)
-        hidden = [Population(each.name, each.size, each.activation or self.activation) for each in self.populations]
-        ends = Population("input", task.inputs, self.activation), Population("output", task.outputs)
-        projections = [
-            Projection(
-                f"{each.source}->{each.target}",
-                each.source,
-                each.target,
-                bias=self.bias if each.bias is None else each.bias,
-            )
-            for each in self.projections
-        ]
-        return Network((ends[0], *hidden, ends[1]), tuple(projections), **options)
-
-
-@dataclass(frozen=True)
-class InnerSpec:
-    """How one candidate is tried: `steps` inner steps (default the task's own pass) on `episodes` episodes.
-
-    The loss is that at the end, or the mean of those after every `score_every` steps. Every generation sees fresh
-    episodes, or always the same with `fixed_episodes`. `block_runs` runs are computed together and `segments` > 1
-    trades time for memory in meta-gradients (left out: the root of the steps); both are part of the spec, so that
-    results never depend on the number of workers.
-    """
-
-    steps: int | None = None
-    batch: int = 1
-    episodes: int = 4
-    engine: str = "auto"
-    precision: str = "float32"
-    block_runs: int = 36
-    segments: int | None = None
-    score_every: int | None = None
-    fixed_episodes: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "episodes", "block_runs", "segments", "steps", "score_every"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ValueError(f"inner.{name} = {number} must be at least 1")
-        if self.precision not in ("float32", "float64"):
-            raise ValueError(unknown("inner.precision", self.precision, ("float32", "float64")))
-        if self.engine not in ("auto", *ENGINES):
-            raise ValueError(unknown("inner.engine", self.engine, ("auto", *ENGINES)))
-
-
-@dataclass(frozen=True)
-class SearchSpec:
-    """What counts as better, and for how long to look: `generations` of `candidates` rows of theta."""
-
-    objective: tuple[str, ...] = ()
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class BatterySpec:
-    """The held-out battery at the end: `episodes` fresh paired episodes; 0 leaves it out. `baselines` "default" or
-    "all"."""
-
-    episodes: int = 200
-    baselines: str = "default"
-
-    def __post_init__(self) -> None:
-        if self.episodes < 0:
-            raise ValueError(f"battery.episodes = {self.episodes} must not be negative")
-        if self.baselines not in ("default", "all"):
-            raise ValueError(unknown("battery.baselines", self.baselines, ("default", "all")))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long an outer loop runs: the one thing about a finished search that may grow."""
-
-    candidates: int = 12
-    generations: int = 30
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "generations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"outer.{name} = {getattr(self, name)} must be at least 1")
-
-
 @dataclass(frozen=True, eq=False)
 class Search:
-    """A search, built and checked: every part is an object, every default is filled in."""
+    """A search, built and checked: every part is an object, every default is filled in.
+
+    One over structure has `choices` and a `plain` search for every combination of them; its own parts are those of the
+    first. `known` rules are tried first.
+    """
 
     task: Task
     network: NetworkSpec
@@ -181,10 +59,44 @@ class Search:
     fixed: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    model: Model | None = None
+    descent: Descent = field(default_factory=Descent)
+    known: tuple[dict[str, Any], ...] = ()
+    choices: tuple[Param, ...] = ()
+    plain: dict[Structure, Search] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def family(self) -> Family:
+        """All learners that the outer loop searches over, one per structure; one where none is searched."""
+        plain = self.plain or {(): self}
+        return Family(self.choices, {structure: search.learner for structure, search in plain.items()})
 
     @property
-    def learner(self) -> Learner:
-        """The learner that the outer loop searches over."""
+    def structures(self) -> tuple[Search, ...]:
+        """The search without choices of every structure; itself where there is one."""
+        return tuple(self.plain.values()) or (self,)
+
+    def found(self, row: Float[Tensor, "P"]) -> tuple[Search, Float[Tensor, "p"]]:
+        """The search without choices that a row of theta names, and the row as its learner reads it."""
+        if not self.choices:
+            return self, row
+        return self.plain[self.family.structure(row)], self.family.learner(row)[1]
+
+    @property
+    def known_rows(self) -> Float[Tensor, "N P"]:
+        """The known rules as rows of theta."""
+        rows = [known_row(self.family, place, each) for place, each in enumerate(self.known)]
+        return torch.stack(rows) if rows else torch.zeros(0, len(self.family.params), dtype=torch.float64)
+
+    @property
+    def learner(self) -> Any:
+        """What the outer loop searches over: a Learner, or a ModuleLearner where a [model] is trained."""
+        if self.model is not None:
+            task = self.task
+            return ModuleLearner(
+                self.model, task.inputs, task.outputs, task.output, self.descent, self.fixed, self.start
+            )
         network = self.network.build(self.task)
         return Learner(network, self.credit, self.rules, self.synapses, fixed=self.fixed, start=self.start)
 
@@ -227,7 +139,7 @@ class Search:
         """The whole search as nested tables with every default written out; `from_table` of it is this search."""
         rules = {key: table_of(rule) for key, rule in self.rules.items()}
         synapses = {key: table_of(synapse) for key, synapse in self.synapses.items()}
-        return {
+        whole = {
             "plugins": list(self.plugins),
             "task": table_of(self.task),
             "network": table_of(self.network),
@@ -240,7 +152,10 @@ class Search:
             "battery": table_of(self.battery),
             "fixed": dict(self.fixed),
             "start": dict(self.start),
-        }
+        } | ({} if self.model is None else {"model": table_of(self.model), "descent": table_of(self.descent)})
+        if self.choices:  # what varies stays as it was written: no structure's defaults are all structures'
+            whole = {key: part for key, part in whole.items() if key not in LEARNERS} | self.written
+        return whole | ({"known": list(self.known)} if self.known else {})
 
 
 TABLES = (
@@ -257,9 +172,17 @@ TABLES = (
         "outer",
         "search",
         "battery",
+        "model",
+        "descent",
     ),
-    *("fixed", "start", "plugins"),
+    *("fixed", "start", "plugins", "structure", "known"),
 )
+
+LEARNERS = ("network", "credit", "rules", "synapses", "fixed", "start")
+"""Tables of a written search that say what its learners are."""
+
+SHARED = ("task", "inner", "outer", "search", "battery", "plugins", "known")
+"""Tables of a search over structure that are the same for all structures."""
 
 
 def from_table(table: dict[str, Any], folder: Path | None = None) -> Search:
@@ -279,20 +202,45 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
     for name, part in table.items():
         if name not in TABLES:
             raise SpecError(unknown("a table of the search file", name, TABLES))
-        if name not in ("algorithm", "plugins") and not isinstance(part, dict):
+        if name not in ("algorithm", "plugins", "known") and not isinstance(part, dict):
             raise SpecError(f"{name} = {part!r} must be a table, as under [{name}]")
     plugins = joined(table, folder)
-    table = written_out(table)
+    known = _known(table)
     for name in ("task", "outer"):
         if name not in table:
             raise SpecError(f"the search file has no [{name}]; it needs at least [task], [rule] and [outer]")
+    if "structure" in table:
+        search = replace(_of_structures(table, plugins), known=known)
+    else:
+        search = replace(_plain(written_out(table), plugins), known=known)
+    _check(search)
+    return search
+
+
+def _known(table: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    known = table.get("known", [])
+    if not isinstance(known, (list, tuple)) or not all(isinstance(each, dict) for each in known):
+        raise SpecError(f"known = {known!r} must be a list of tables, each under [[known]]")
+    return tuple(known)
+
+
+def _of_structures(table: dict[str, Any], plugins: tuple[str, ...]) -> Search:
+    """A search over every combination of the choices under [structure], each of them checked as a plain one."""
+    found = structural(table)
+    plain = {structure: fitted(structure, _plain, each, plugins) for structure, each in found.tables.items()}
+    known_somewhere(table, plain.values())
+    written = {key: part for key, part in table.items() if key not in SHARED}
+    return replace(next(iter(plain.values())), choices=found.choices, plain=plain, written=written)
+
+
+def _plain(table: dict[str, Any], plugins: tuple[str, ...]) -> Search:
     rules = keyed(table, "rule", "rules", "forward")
     synapses = {ANY: {"kind": "sgd"}, **keyed(table, "synapse", "synapses", ANY)}
-    if not rules:
-        raise SpecError("the search file has no [rule]; it needs at least [task], [rule] and [outer]")
+    _check_model(table, rules)
+    model = plug("model", table["model"]) if "model" in table else None
     outer = dict(table["outer"])
     budget = {name: outer.pop(name) for name in ("candidates", "generations") if name in outer}
-    search = Search(
+    return Search(
         task=plug("task", table["task"]),
         network=build(NetworkSpec, table.get("network", {}), "network"),
         credit=plug("credit", table.get("credit", {"kind": "backprop"})),
@@ -306,9 +254,25 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
         fixed=_numbers(table, "fixed"),
         start=_numbers(table, "start"),
         plugins=plugins,
+        model=model,
+        descent=build(Descent, table.get("descent", {}), "descent"),
     )
-    _check(search)
-    return search
+
+
+def _check_model(table: dict[str, Any], rules: dict[str, Any]) -> None:
+    """Either a network with a rule, or a [model] with its [descent]."""
+    if "model" not in table:
+        if "descent" in table:
+            raise SpecError("[descent] says how a [model] is trained, and there is none; add [model], or take it out")
+        if not rules:
+            raise SpecError("the search file has no [rule]; it needs at least [task], [rule] and [outer], or a [model]")
+        if table.get("inner", {}).get("engine") == Unrolled.name:
+            raise SpecError(f"inner.engine = '{Unrolled.name}' trains a torch module; add [model]")
+        return
+    if rules:
+        raise SpecError("a [model] is trained by [descent], not by a rule; take out [model] or [rule]")
+    if table.get("inner", {}).get("engine", "auto") not in ("auto", Unrolled.name):
+        raise SpecError(f"inner.engine = '{table['inner']['engine']}' does not know [model]; leave it out")
 
 
 def joined(table: dict[str, Any], folder: Path) -> tuple[str, ...]:
@@ -324,7 +288,7 @@ def joined(table: dict[str, Any], folder: Path) -> tuple[str, ...]:
 
 
 def _check(search: Search) -> None:
-    learner = search.learner
+    params = search.family.params
     search.task.held_out()
     assert search.steps > 0
     for name in search.metrics:
@@ -338,14 +302,16 @@ def _check(search: Search) -> None:
         )
     if "grad" in search.outer.wants and search.outer.rungs(search.steps):
         raise SpecError(f"outer.kind = '{search.outer.kind}' follows gradients and cannot drop candidates on the way")
-    if not learner.params:
+    if not params:
         raise SpecError("nothing to search over: every parameter is fixed")
     if len(search.objectives) > 1 and "objectives" not in search.outer.accepts:
         raise SpecError(f"outer.kind = '{search.outer.kind}' takes one objective; {len(search.objectives)} given")
-    if any(param.choices for param in learner.params) and "categorical" not in search.outer.accepts:
+    if any(param.choices for param in params) and "categorical" not in search.outer.accepts:
         raise SpecError(f"outer.kind = '{search.outer.kind}' does not take categorical parameters; use 'optuna'")
     trial = copy.copy(search.outer)
-    trial.start(learner.params, len(search.objectives))
+    trial.start(params, len(search.objectives))
+    if search.known:
+        trial.warm(search.known_rows)
     trial.ask(min(search.budget.candidates, PROBE), noise_for([("check",)]))
 
 

@@ -13,10 +13,12 @@ from metarule.evaluation import GRID, SPARE, check_tunable
 from metarule.inner import Runs
 from metarule.learner import Learner
 from metarule.loop import engine_for
+from metarule.module_learner import ONE_RATE
 from metarule.params import starts
 from metarule.plugins import SpecError
 from metarule.rng import noise_for
 from metarule.spec import Search
+from metarule.tables import NetworkSpec
 from metarule.zoo import algorithm
 
 EVERY_BASELINE = ("momentum", "adam", "backprop_terms")
@@ -43,6 +45,8 @@ def baselines(search: Search) -> Baselines:
     """Whom the battery compares the rule with; raises SpecError where one of the task's own cannot be built."""
     if not search.battery.episodes:
         return Baselines({}, {})
+    if search.model is not None:
+        return Baselines({ONE_RATE: search.learner.with_one_rate()}, {})
     names = tuple(search.task.baselines)
     if search.battery.baselines == "all" and "backprop" in names:  # a task without targets has no gradient to descend
         names += EVERY_BASELINE
@@ -87,18 +91,21 @@ def rehearse(search: Search, workers: int = 1, searches: int = 1) -> None:
     engine = engine_for(replace(search, inner=replace(search.inner, block_runs=1, segments=1)))
     runs = Runs((0,), (0,), search.search.seed)
     batch, steps = search.inner.batch, range(1)
-    learner = search.learner
+    fresh = search.task.held_out()
+    compared: set[NetworkSpec] = set()
     try:
-        if "grad" in search.outer.wants:
-            _check_gradient(search)
-        engine.evaluate(
-            learner, starts(learner.params)[None], search.task, runs, steps, batch, search.outer.wants,
-            search.objectives,
-        )  # fmt: skip
-        if search.battery.episodes:
-            fresh = search.task.held_out()
-            for each in (learner, *baselines(search).learners.values()):
-                engine.evaluate(each, starts(each.params)[None], fresh, runs, steps, batch)
+        for each in search.structures:
+            learner = each.learner
+            rows = starts(learner.params)[None]
+            if "grad" in search.outer.wants and search.model is None:
+                _check_gradient(each)
+            engine.evaluate(learner, rows, search.task, runs, steps, batch, search.outer.wants, search.metrics)
+            if not search.battery.episodes:
+                continue
+            engine.evaluate(learner, rows, fresh, runs, steps, batch)
+            for other in baselines(each).learners.values() if each.network not in compared else ():
+                engine.evaluate(other, starts(other.params)[None], fresh, runs, steps, batch)
+            compared.add(each.network)
     except SpecError:
         raise
     except ValueError as error:
@@ -147,11 +154,14 @@ class Memory:
 
 
 def memory(search: Search, workers: int = 1) -> Memory:
-    """The memory of a search on `workers` processes; nothing is computed."""
+    """The memory of a search on `workers` processes, over structure that of its largest; nothing is computed."""
+    return max((_memory(each, workers) for each in search.structures), key=lambda found: found.bytes)
+
+
+def _memory(search: Search, workers: int) -> Memory:
     learner, inner, budget = search.learner, search.inner, search.budget
-    sizes = learner.network.sizes
-    weights = sum((sizes[p.source] + p.bias) * sizes[p.target] for p in learner.projections)
-    rates = PER_EVENT * inner.batch * sum(sizes.values())
+    weights = learner.weights_per_run
+    rates = PER_EVENT * inner.batch * sum(learner.units)
     width = torch.finfo(getattr(torch, inner.precision)).bits // 8
     kept = _kept(search) if "grad" in search.outer.wants else 0
     generation = budget.candidates * inner.episodes
@@ -171,6 +181,8 @@ def memory(search: Search, workers: int = 1) -> Memory:
 
 def _kept(search: Search) -> float:
     """Copies of the state that a gradient through the steps keeps: those of one segment, and one for each segment."""
+    if search.model is not None:
+        return search.steps + 1
     return search.steps / search.segments + (search.segments if search.segments > 1 else 0)
 
 
@@ -206,7 +218,7 @@ def check_memory(search: Search, workers: int = 1, searches: int = 1) -> None:
 
 
 def _units(search: Search) -> str:
-    return "-".join(str(size) for size in search.learner.network.sizes.values())
+    return "-".join(map(str, search.learner.units))
 
 
 def _gib(size: float) -> str:

@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from metarule.inner import Job, Map, Result, in_turn
+from metarule.inner import Arrived, Job, Map, Result, in_turn, unheard
 from metarule.plugins import load_plugin
 from metarule.records import WorkersDied
 
@@ -22,54 +23,80 @@ ATTEMPTS = 3
 
 
 @contextlib.contextmanager
-def pool(workers: int, plugins: tuple[str, ...] = ()) -> Iterator[Map]:
+def pool(workers: int, plugins: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None) -> Iterator[Map]:
     """A map over `workers` processes with one torch thread each; 1 stays in this process.
 
-    A worker that dies is replaced and its block computed again; raises WorkersDied where a block kills its worker
-    three times.
+    A worker that dies is replaced and the block that it had computed again, which `say` hears; raises WorkersDied
+    where one block loses its worker three times.
     """
     if workers <= 1:
         yield in_turn
         return
-    crew = _Crew(workers, plugins)
+    crew = _Crew(workers, plugins, say)
     try:
         yield crew.map
     finally:
-        crew.executor.shutdown(wait=True, cancel_futures=True)
+        for seat in crew.seats:
+            seat.shutdown(wait=False, cancel_futures=True)
+        for seat in crew.seats:
+            seat.shutdown(wait=True)
 
 
 class _Crew:
-    def __init__(self, workers: int, plugins: tuple[str, ...]) -> None:
-        self.workers = workers
+    """Every worker is a pool of its own: the death of one tells which block it had, and costs no other's work."""
+
+    def __init__(self, workers: int, plugins: tuple[str, ...], say: Callable[[str], None]) -> None:
         self.plugins = plugins
-        self.executor = self._hired()
+        self.say = say
+        self.seats = [self._hired() for _ in range(workers)]
 
     def _hired(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, context, _settle, (self.plugins,))
+        return ProcessPoolExecutor(1, context, _settle, (self.plugins,))
 
-    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job], /) -> Iterable[Result]:
+    def map(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], /, arrived: Arrived = unheard
+    ) -> Iterable[Result]:
         results: dict[int, Result] = {}
-        for attempt in range(1, ATTEMPTS + 1):
-            futures: dict[int, Future[Result]] = {}
-            try:
-                for place, job in enumerate(jobs):
-                    if place not in results:
-                        futures[place] = self.executor.submit(function, job)
-                for place, future in futures.items():
-                    results[place] = future.result()
-                return [results[place] for place in range(len(jobs))]
-            except BrokenProcessPool:
-                done = {p: f for p, f in futures.items() if f.done() and not f.cancelled() and f.exception() is None}
-                results |= {place: future.result() for place, future in done.items()}
-                self.executor.shutdown(wait=False, cancel_futures=True)
-                self.executor = self._hired()
-                if attempt == ATTEMPTS:
-                    raise WorkersDied(
-                        f"a block of runs killed its worker {ATTEMPTS} times; most likely memory ran out: "
-                        "lower inner.block_runs or --workers"
-                    ) from None
-        raise AssertionError("unreachable")
+        attempts = [0] * len(jobs)
+        waiting = deque(range(len(jobs)))
+        free = deque(range(len(self.seats)))
+        busy: dict[Future[Result], tuple[int, int]] = {}
+        try:
+            while len(results) < len(jobs):
+                while waiting and free:
+                    place, seat = waiting.popleft(), free.popleft()
+                    attempts[place] += 1
+                    busy[self._given(seat, function, jobs[place])] = place, seat
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    place, seat = busy.pop(future)
+                    free.append(seat)
+                    try:
+                        results[place] = future.result()
+                    except BrokenProcessPool:
+                        self.seats[seat] = self._hired()
+                        self._again(place, attempts[place])
+                        waiting.appendleft(place)
+                        continue
+                    arrived(place, results[place])
+        finally:
+            wait(busy)  # nothing is left at work when a map ends, however it ends
+        return [results[place] for place in range(len(jobs))]
+
+    def _given(self, seat: int, function: Callable[[Job], Result], job: Job) -> Future[Result]:
+        try:
+            return self.seats[seat].submit(function, job)
+        except BrokenProcessPool:  # it died with nothing to do, and no block is to blame
+            self.seats[seat] = self._hired()
+            return self.seats[seat].submit(function, job)
+
+    def _again(self, place: int, attempt: int) -> None:
+        if attempt == ATTEMPTS:
+            raise WorkersDied(
+                f"block {place} killed its worker {ATTEMPTS} times; most likely memory ran out: lower inner.block_runs "
+                "or --workers"
+            )
+        self.say(f"a worker died at block {place}; the block is computed again (attempt {attempt + 1} of {ATTEMPTS})")
 
 
 def _settle(plugins: tuple[str, ...]) -> None:

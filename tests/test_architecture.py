@@ -16,22 +16,24 @@ ROOT = PACKAGE.parent
 # package. Names on one line never import one another. A new module joins where it belongs, or the test fails.
 ORDER = """
 signals params rng collect records
-tree terms nonlinearities recurrent
+archive tree terms nonlinearities recurrent
 programs
 program_text
 mean_field
 network
-credit rules synapses tasks outer
+credit rules synapses tasks outer models
 learner
 block fingerprint
 inner
-family gradient_descent zoo
+family gradient_descent zoo learned_descent
+module_learner
+unrolled
 plugins
 named_row
 spec
 reading workers evaluation findings
 acceptance
-runs results
+runs results ledger
 loop
 trial
 jobs
@@ -150,7 +152,7 @@ def test_every_file_starts_by_saying_what_it_is(file):
     assert docstring.splitlines()[0].rstrip().endswith((".", ":", "?", ";")), "the first line is a sentence"
 
 
-@pytest.mark.parametrize("room", ["credit", "rules", "synapses", "tasks", "outer"])
+@pytest.mark.parametrize("room", ["credit", "rules", "synapses", "tasks", "outer", "models"])
 def test_the_front_of_a_room_is_its_base_and_its_dict_and_nothing_else(room):
     body = parsed(PACKAGE / room / "__init__.py").body
     assert all(isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)) for node in body)

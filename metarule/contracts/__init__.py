@@ -1,4 +1,4 @@
-"""The contracts of the five kinds of plug-ins, as plain functions: `metarule check` and the tests run the same ones."""
+"""The contracts of the six kinds of plug-ins, as plain functions: `metarule check` and the tests run the same ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from typing import Any
 
 from metarule.contracts.base import Check
 from metarule.contracts.credit import check_credit
+from metarule.contracts.models import check_model
 from metarule.contracts.outer import check_outer
 from metarule.contracts.rules import check_rule
 from metarule.contracts.synapses import check_synapse
 from metarule.contracts.tasks import check_task
 from metarule.plugins import ROOMS, load_plugin
 
-__all__ = ["CHECKS", "Check", "check_credit", "check_outer", "check_rule", "check_synapse", "check_task", "checked"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "check_credit",
+    "check_model",
+    "check_outer",
+    "check_rule",
+    "check_synapse",
+    "check_task",
+    "checked",
+]
 
 CHECKS: dict[str, Callable[[Any], Iterator[Check]]] = {
     "task": check_task,
@@ -22,6 +33,7 @@ CHECKS: dict[str, Callable[[Any], Iterator[Check]]] = {
     "rule": check_rule,
     "synapse": check_synapse,
     "outer": check_outer,
+    "model": check_model,
 }
 """Room of a search file -> the contract of its plug-ins."""
 

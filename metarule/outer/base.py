@@ -101,6 +101,11 @@ class OuterLoop(ABC):
         return self.best[None]
 
     @property
+    def front_losses(self) -> Float[Tensor, "N M"]:
+        """The losses of the rows of `front`; nan where the loop does not remember them."""
+        return torch.full((len(self.front), 1), torch.nan, dtype=torch.float64)
+
+    @property
     def report(self) -> Mapping[str, float]:
         """Numbers about the last `tell` for the log: a gradient's norm, restarts, hits of a cache."""
         return {}
