@@ -18,10 +18,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted(ROOT.glob("*/README.md"))]
 
 
-def test_the_page_about_a_rule_of_your_own_shows_the_file_that_is_tested():
-    page = (ROOT / "docs" / "a_rule_of_your_own.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code == (ROOT / "docs" / "my_rule.py").read_text()
+@pytest.mark.parametrize(
+    ("page", "file"), [("a_rule_of_your_own.md", "my_rule.py"), ("a_model_of_your_own.md", "my_cnn.py")]
+)
+def test_a_page_about_a_plugin_of_your_own_shows_the_file_that_is_tested(page, file):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    assert code == (ROOT / "docs" / file).read_text()
     assert len(code.splitlines()) < 40
 
 
