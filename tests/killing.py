@@ -119,16 +119,16 @@ def _die() -> None:
 
 def _watch(reached: Callable[[], None]) -> None:
     """Call `reached` at every boundary of every write, half-way points included."""
-    from metarule import runs
+    from metarule import archive, runs
 
-    aside, append, replace = runs.write_aside, runs.RunFolder.append, Path.replace
+    aside, append, replace = archive.write_aside, runs.RunFolder.append, Path.replace
 
-    def watched_aside(path, content):
+    def watched_aside(path, content, sync=True):
         reached()
         half = path.with_name(f".{path.name}.new")
         half.write_bytes(content[: len(content) // 2])
         reached()
-        found = aside(path, content)
+        found = aside(path, content, sync)
         reached()
         return found
 
@@ -149,7 +149,7 @@ def _watch(reached: Callable[[], None]) -> None:
         reached()
         return found
 
-    runs.write_aside, runs.RunFolder.append = watched_aside, watched_append
+    archive.write_aside, runs.RunFolder.append = watched_aside, watched_append
     Path.replace = watched_replace
 
 
