@@ -50,7 +50,7 @@ class Recurrent:
             for gate in GATES:
                 for unit in range(self.hidden):
                     made += [f"layer{layer}_{gate}{unit}_{source}" for source in (*sources, *units, "bias")]
-            sources = units
+            sources = tuple(f"below{unit}" for unit in range(self.hidden))
         return (*made, *(f"output_{source}" for source in (*units, "bias")))
 
     def starts(self, seed: int = 0) -> tuple[float, ...]:

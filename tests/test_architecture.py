@@ -46,8 +46,9 @@ __main__
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.strip().splitlines()) for name in line.split()}
 
-# what an outer loop may know of the package: it proposes rows of theta and hears numbers
-OUTER_KNOWS = {"params", "rng", "collect", "outer"}
+# what an outer loop may know of the package: it proposes rows of theta and hears numbers; `recurrent` is the arithmetic
+# of an optimizer that was learned
+OUTER_KNOWS = {"params", "rng", "collect", "outer", "recurrent"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
 LONGEST = 400
 
