@@ -56,10 +56,10 @@ class Run:
 
     @property
     def theta(self) -> dict[str, float]:
-        """The parameters found, by name, in the order of theta's columns; {} before the first generation."""
-        log = self.log
-        names = [entry["param"] for entry in RunFolder(self.path).read_json("spec.json")["parameters"]]
-        return {name: log[-1]["theta"][name] for name in names} if log else {}
+        """The learner's parameters as found, by name, in the order of its columns; {} before the first generation."""
+        search, row = self._plain
+        names = [param.name for param in search.learner.params]
+        return dict(zip(names, row.tolist(), strict=True)) if self.log else {}
 
     @functools.cached_property
     def search(self) -> Search:
@@ -69,18 +69,25 @@ class Run:
 
     @functools.cached_property
     def learner(self) -> Learner:
-        """The learner that was searched over; `theta` holds its numbers."""
-        return self.search.learner
+        """The learner that was searched over, of several structures the one found; `theta` holds its numbers."""
+        return self._plain[0].learner
+
+    @functools.cached_property
+    def _plain(self) -> tuple[Search, torch.Tensor]:
+        """The search of the structure found, and the row found as its learner reads it."""
+        params, log = self.search.family.params, self.log
+        row = [log[-1]["theta"][param.name] for param in params] if log else [param.start for param in params]
+        return self.search.found(torch.tensor(row, dtype=torch.float64))
 
     @property
     def credit(self) -> CreditAssignment:
         """Its credit assignment."""
-        return self.search.credit
+        return self._plain[0].credit
 
     @property
     def rules(self) -> Mapping[str, Rule]:
         """Its rules by projection or role."""
-        return self.search.rules
+        return self._plain[0].rules
 
     @property
     def rule(self) -> Rule:

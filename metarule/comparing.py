@@ -42,7 +42,7 @@ def setting(
     """
     if task is None and names and all(name not in ZOO for name in names):
         folder = _folder(names[0])
-        return built(recorded(folder)["search"], overrides, folder.path, say)
+        return _found(folder, built(recorded(folder)["search"], overrides, folder.path, say))[0]
     task = task or DEFAULT_TASK
     if Path(task).is_file() or task in shipped():
         return read(find(task), overrides, say)[0]
@@ -119,16 +119,26 @@ def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
     if name in ZOO:
         return ZOO[name].learner(network), None
     folder = _folder(name)
-    own = resumed(folder, recorded(folder)).learner
+    searched, values = _found(folder, resumed(folder, recorded(folder)))
+    own = searched.learner
     learner = Learner(network, own.credit, own.rules, own.synapses, own.schedule, own.fixed)
-    log = folder.log()
-    if not log:
-        raise RunError(f"{folder.path} has no finished generation yet; there is no rule to evaluate")
-    values = log[-1]["theta"]
     missing = [param.name for param in learner.params if param.name not in values]
     if missing:
         raise RunError(f"{folder.path} found no value for {', '.join(missing)}, which this network needs")
     return learner, torch.tensor([[values[param.name] for param in learner.params]], dtype=torch.float64)
+
+
+def _found(folder: RunFolder, search: Search) -> tuple[Search, dict[str, float]]:
+    """The search of the structure that a run found, and its learner's numbers by name."""
+    log = folder.log()
+    if not log:
+        raise RunError(f"{folder.path} has no finished generation yet; there is no rule to evaluate")
+    values = log[-1]["theta"]
+    if not search.choices:
+        return search, values
+    row = torch.tensor([values[param.name] for param in search.family.params], dtype=torch.float64)
+    plain, own = search.found(row)
+    return plain, dict(zip((param.name for param in plain.learner.params), own.tolist(), strict=True))
 
 
 def _folder(name: str) -> RunFolder:

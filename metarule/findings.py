@@ -12,7 +12,8 @@ Line = dict[str, Any]
 """One generation, as in log.jsonl."""
 
 Entry = dict[str, Any]
-"""One column of theta, as in `parameters` of spec.json: its `param`, its `name` and, for a rule's, `raw` and `unit`."""
+"""One column of theta, as in `parameters` of spec.json: its `param`, its `name` and, for a rule's, `raw` and `unit`,
+and `switch` where it has one."""
 
 
 def terms(entries: list[Entry], log: list[Line]) -> list[dict[str, Any]]:
@@ -29,7 +30,7 @@ def terms(entries: list[Entry], log: list[Line]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": entry["name"],
-                "raw": log[-1]["theta"][entry["param"]] * entry["raw"],
+                "raw": _switched(entry, log[-1]) * entry["raw"],
                 "normalised": values[-1],
                 "low": min(tail),
                 "high": max(tail),
@@ -50,7 +51,12 @@ def learning_curve(log: list[Line]) -> list[dict[str, Any]]:
 
 def _normalised(entry: Entry, log: list[Line]) -> list[float]:
     factor = entry["raw"] / entry["unit"]
-    return [line["theta"][entry["param"]] * factor for line in log]
+    return [_switched(entry, line) * factor for line in log]
+
+
+def _switched(entry: Entry, line: Line) -> float:
+    """The value of a coefficient, 0 where its switch is off."""
+    return line["theta"][entry["param"]] * (line["theta"][entry["switch"]] if "switch" in entry else 1.0)
 
 
 def _tail(generations: int) -> int:

@@ -42,7 +42,9 @@ def described(search: Search) -> list[dict[str, Any]]:
         if param.name in scales:
             raw, unit = scales[param.name]
             entry |= {"name": _short(param.name, learner.rules), "raw": raw, "unit": unit}
-            entry |= {"switch": name for name, on in param.when if on == SWITCHED_ON}
+        for name, choices in param.when:
+            if choices == SWITCHED_ON:
+                entry["switch"] = name
         entries.append(entry)
     return entries
 

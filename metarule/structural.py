@@ -153,13 +153,14 @@ def fitted(structure: Structure, built: Callable[..., Any], plain: Table, *more:
 
     `fixed` and `start` keep what the structure has. Raises SpecError that names the structure where it cannot be.
     """
+    search = built(plain, *more)
     try:
-        search = built(plain, *more)
         network = search.network.build(search.task)
         projections = network.projections + search.credit.projections(network)
         rules = {}
         for key, rule in search.rules.items():
-            served = [p for p in projections if key in (p.name, p.role, ANY) or (key == READOUT and p.role == "forward")]
+            own = "forward" if key == READOUT else key
+            served = [projection for projection in projections if own in (projection.name, projection.role, ANY)]
             given = [search.credit.gives_at(network, projection) for projection in served]
             rules[key] = rule.fitted(frozenset.intersection(*given)) if given else rule
         search = replace(search, rules=rules, fixed={}, start={})
@@ -167,7 +168,7 @@ def fitted(structure: Structure, built: Callable[..., Any], plain: Table, *more:
         numbers = {owner: flat(owner, plain.get(owner, {})) for owner in ("fixed", "start")}
         kept = {owner: {n: float(v) for n, v in each.items() if n in names} for owner, each in numbers.items()}
         search = replace(search, **kept)
-        assert search.learner.params is not None
+        _ = search.learner.params  # refused here, where the structure is known
         return search
     except ValueError as error:
         raise SpecError(f"structure '{', '.join(structure)}': {error}") from error

@@ -18,7 +18,7 @@ ORDER = """
 signals params rng collect records
 archive tree terms nonlinearities recurrent
 programs
-program_text
+program_text symbolic
 mean_field
 network
 credit rules synapses tasks outer models
@@ -28,10 +28,11 @@ inner
 family gradient_descent zoo learned_descent
 module_learner
 unrolled
-plugins
+plugins tables
 named_row
+structural
 spec
-reading workers evaluation findings
+reading workers cluster evaluation findings
 acceptance
 runs results ledger
 loop
@@ -39,7 +40,7 @@ trial
 jobs
 bench bench_meta inspection
 identification
-comparing replicates catalog doctor contracts
+comparing replicates catalog doctor contracts distillation
 api
 cli
 __main__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -38,8 +39,7 @@ class Progress:
     def generation(self, search: Any, generation: Any) -> None:
         """One finished generation."""
         self.seconds = [*self.seconds[-19:], generation.seconds]
-        names = [param.name for param in search.learner.params]
-        line = generation.line(names)
+        line = generation.line([param.name for param in search.family.params])
         budget = search.budget.generations
         left = (budget - generation.number - 1) * sum(self.seconds) / len(self.seconds)
         loss = "failed" if line["loss_mean"] is None else f"{line['loss_mean']:.4f}"
@@ -51,7 +51,7 @@ class Progress:
             f"generation {generation.number + 1}/{budget}  loss {loss}{scores}  "
             f"{speed:,.0f} run-steps/s  {clock(left)} left"
         )
-        rule = f"best rule: {shortened(line['theta'])}"
+        rule = f"best rule: {shortened(counting(search.family, generation.best))}"
         if self.live is None:
             self.message(f"{head}  {rule}")
             return
@@ -68,17 +68,35 @@ def bar(done: int, budget: int, width: int = 40) -> Text:
     return Text("━" * filled, style="green") + Text("━" * (width - filled), style="bright_black")
 
 
-def shortened(theta: dict[str, float]) -> str:
-    """The largest values of theta by the last part of their names, the last two where one part names several."""
-    order = sorted(theta, key=lambda name: -abs(theta[name]))[:SHOWN]
+def counting(family: Any, row: Any) -> dict[str, float | str]:
+    """The structure of a row and its numbers that count; its choices alone where it has no numbers."""
+    named = family.named(row)
+    chosen = {name: value for name, value in named.items() if isinstance(value, str)}
+    structure = [param.name for param in family.choices]
+    params = family.learner(row)[0].params
+    numbers = [param.name for param in params if param.counts(chosen) and not param.choices]
+    return {name: named[name] for name in (*structure, *numbers)} or named
+
+
+def shortened(theta: Mapping[str, float | str]) -> str:
+    """The largest values of theta by the last part of their names, the last two where one part names several.
+
+    What is no number comes first.
+    """
+    order = sorted(theta, key=lambda name: -abs(value) if not isinstance(value := theta[name], str) else -math.inf)
+    order = order[:SHOWN]
     last = {name: name.rsplit(".", 1)[-1] for name in theta}
     several = {name for name in theta if list(last.values()).count(last[name]) > 1}
     parts = [
-        f"{'.'.join(name.split('.')[-2:]) if name in several else last[name]} {theta[name]:+.3g}"
+        f"{'.'.join(name.split('.')[-2:]) if name in several else last[name]} {_shown(theta[name])}"
         for name in theta
         if name in order
     ]
     return ", ".join(parts) + (", ..." if len(theta) > SHOWN else "")
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:+.3g}"
 
 
 def clock(seconds: float) -> str:

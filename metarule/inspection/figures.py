@@ -16,14 +16,16 @@ from matplotlib.ticker import MaxNLocator
 from metarule.inspection.numbers import (
     Coefficients,
     Comparison,
+    Front,
     LearningCurve,
     coefficients,
     comparison,
     curve,
     episodes,
     found,
+    front,
 )
-from metarule.records import jsonable
+from metarule.records import jsonable, read_log
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colours that colour-blind readers tell apart (Okabe and Ito, 2008), beginning with the strongest."""
@@ -31,8 +33,13 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 WIDE = 20
 """A ratio of losses from which on a logarithmic axis shows more."""
 
+FAR = 1.5
+"""How far beyond the front's worst loss a rule is still drawn, in heights of the front."""
+
+MARKERS = ("o", "s", "^", "D")
+LONGEST_LABEL = 60
 DASHES = ("-", "--", "-.", ":")
-NAMES = ("learning_curve.png", "coefficients.png", "battery.png")
+NAMES = ("learning_curve.png", "coefficients.png", "battery.png", "front.png")
 
 
 def draw(path: Path) -> list[Path]:
@@ -49,6 +56,9 @@ def draw(path: Path) -> list[Path]:
     tested = comparison(document, episodes(path))
     if tested:
         drawn["battery.png"] = battery_figure(tested, title)
+    leading = front(document, read_log(path / "log.jsonl"))
+    if leading:
+        drawn["front.png"] = front_figure(leading, title)
     for name, figure in drawn.items():
         (folder / name).unlink(missing_ok=True)
         if figure is not None:
@@ -130,6 +140,41 @@ def battery_figure(numbers: Comparison, title: str) -> Figure:
     number = max((len(values) for values in numbers.episodes), default=0)
     dress(axes)
     axes.set_title(f"{title}: {number} held-out episodes, mean and 95 % interval", loc="left", fontsize="medium")
+    return figure
+
+
+def front_figure(numbers: Front, title: str) -> Figure:
+    """The rules of the front as stairs over the dots of all that was tried and is not far worse, each with its name."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    lowest, highest = min(numbers.first), max(numbers.first)
+    top = highest + FAR * max(highest - lowest, 0.1 * abs(highest))
+    near = [pair for pair in numbers.tried if pair[0] <= top]
+    axes.plot([two for _, two in near], [one for one, _ in near], ".", color="0.7", ms=5, mec="none", label="tried")
+    order = sorted(range(len(numbers.first)), key=lambda place: numbers.second[place])
+    across = [numbers.second[place] for place in order]
+    up = [numbers.first[place] for place in order]
+    axes.step(across, up, where="post", color=PALETTE[0], lw=1.2, zorder=2)
+    names = list(dict.fromkeys(numbers.labels[place] for place in order))
+    for number, name in enumerate(names):
+        here = [place for place in order if numbers.labels[place] == name]
+        axes.plot(
+            [numbers.second[place] for place in here],
+            [numbers.first[place] for place in here],
+            MARKERS[number // len(PALETTE) % len(MARKERS)],
+            color=PALETTE[number % len(PALETTE)],
+            mec="black",
+            ms=8,
+            zorder=3,
+            label=name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}…",
+        )
+    first, second = (name.replace("_", " ") for name in numbers.objectives)
+    axes.set_xlabel(second)
+    axes.set_ylabel(f"{first} in the search (lower is better)")
+    axes.set_xlim(left=min(0.0, min(across)) - 0.3)
+    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    dress(axes)
+    axes.set_title(f"{title}: what no other rule beats", loc="left", fontsize="medium")
     return figure
 
 

@@ -46,13 +46,15 @@ def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:
         "schema": spec["schema"],
         "name": path.resolve().name,
         "task": search["task"]["kind"],
-        "credit": search["credit"]["kind"],
+        "credit": search.get("credit", {}).get("kind", "searched"),
+        "structure": {},
         "outer": search["outer"]["kind"],
         "generations": len(log),
         "equation": None,
         "latex": [],
         "terms": terms(spec["parameters"], log),
         "theta": log[-1]["theta"] if log else {},
+        "front": [],
         "battery": [],
         "differences": [],
         "tunings": {},
@@ -139,6 +141,36 @@ def comparison(document: Document, scores: dict[str, dict[str, list[float]]]) ->
         tuple(_number(row["low"]) for row in rows),
         tuple(_number(row["high"]) for row in rows),
         tuple(tuple(scores.get(row["learner"], {}).get(metric, ())) for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class Front:
+    """The rules that no other beats in one objective without losing in another, and everything that was tried.
+
+    `first` and `second` objective and what to call it, per rule of the front; `tried` pairs of both.
+    """
+
+    objectives: tuple[str, str]
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    labels: tuple[str, ...]
+    tried: tuple[tuple[float, float], ...]
+
+
+def front(document: Document, log: list[Document]) -> Front | None:
+    """The front of a finished run by its first two objectives, from its log what else was tried; None without one."""
+    rules = document.get("front", [])
+    if not rules:
+        return None
+    one, two = document["objectives"][:2]
+    tried = [row[:2] for line in log for row in line["losses"] if None not in row[:2]]
+    return Front(
+        (one, two),
+        tuple(rule["losses"][one] for rule in rules),
+        tuple(rule["losses"][two] for rule in rules),
+        tuple(", ".join(rule["structure"].values()) or rule["equation"] or "" for rule in rules),
+        tuple((first, second) for first, second in tried),
     )
 
 

@@ -16,6 +16,7 @@ Rows = list[dict[str, Any]]
 def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
     """What a run found: equation, terms, battery, data seen, pictures."""
     parts: list[RenderableType] = [_headline(document)]
+    parts += [f"{key} = {choice}" for key, choice in document.get("structure", {}).items()]
     if document["equation"]:
         parts.append(Text(document["equation"], style="bold"))
     elif not document["finished"]:
@@ -23,7 +24,9 @@ def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
     if document["terms"]:
         parts.append(terms_table(document["terms"]))
     else:
-        parts += [f"{name} = {value:.4g}" for name, value in document["theta"].items()]
+        parts += [f"{name} = {_plain(value)}" for name, value in document["theta"].items()]
+    if document.get("front"):
+        parts.append(front_table(document["front"], document["objectives"]))
     if document["battery"]:
         parts.append(battery_table(document["battery"], document["differences"], document["tunings"]))
     if document["trained_on"]:
@@ -32,6 +35,10 @@ def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
         parts.append(f"The battery used {document['tested_on']}.")
     parts += [f"figure: {path}" for path in figures]
     return Group(*parts)
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _headline(document: dict[str, Any]) -> str:
@@ -49,6 +56,21 @@ def terms_table(terms: Rows) -> Table:
     for term in terms:
         between = f"{term['low']:+.4f} to {term['high']:+.4f}"
         table.add_row(term["name"], f"{term['raw']:+.4g}", f"{term['normalised']:+.4f}", between)
+    return table
+
+
+def front_table(rules: Rows, objectives: list[str]) -> Table:
+    """One line per rule that no other beats: its losses in the search, its structure, its equation."""
+    table = _table("Front: what no other rule beats, losses as in the search")
+    for name in objectives:
+        table.add_column(name, justify="right")
+    keys = list(rules[0]["structure"])
+    for key in keys:
+        table.add_column(key, overflow="fold")
+    table.add_column("rule", overflow="fold")
+    for rule in rules:
+        losses = [f"{rule['losses'][name]:.4g}" for name in objectives]
+        table.add_row(*losses, *(rule["structure"][key] for key in keys), Text(rule["equation"] or "no closed form"))
     return table
 
 

@@ -1,6 +1,4 @@
-"""Optuna: any of its samplers as an outer loop, and any of its pruners; the tree-structured Parzen estimator unless
-another sampler is named.
-"""
+"""Optuna: its samplers as an outer loop, the tree-structured Parzen estimator unless another is named; its pruners."""
 
 from __future__ import annotations
 
