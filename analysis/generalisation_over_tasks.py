@@ -153,7 +153,8 @@ def _spoken(values: Sequence[float]) -> str:
 def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     overrides = [each for each in arguments if "=" in each]
-    folder, name = [*(each for each in arguments if "=" not in each), "runs/analysis", "bengio_boolean"][:2]
+    given = [each for each in arguments if "=" not in each]
+    folder, name = (*given, *("runs/analysis", "bengio_boolean")[len(given) :])
     found = numbers(name, overrides=(*SHORTER, *overrides))
     print(table(found))
     for file in keep(Path(folder), f"generalisation_over_tasks_{name}", found, figure):

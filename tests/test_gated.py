@@ -112,6 +112,11 @@ def test_a_normalised_memory_of_what_happens_all_the_time_does_not_depend_on_its
         torch.testing.assert_close(found, at_once, rtol=1e-10, atol=1e-12)
 
 
+def test_only_coefficients_count_as_parts_in_use():
+    theta = torch.tensor([[0.3, 0.0, 0.0, 0.1, 2.0, 20.0], [0.0, 0.0, 0.0, 0.0, 2.0, 20.0]], dtype=torch.float64)
+    assert Gated(search_taus=True).complexity(theta).tolist() == [2.0, 0.0]
+
+
 def test_raw_coefficients_are_reported_as_they_act():
     searched, fixed = Gated(search_taus=True), Gated()
     shape = (SIZE_OUT, SIZE_IN)

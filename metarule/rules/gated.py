@@ -81,6 +81,9 @@ class Gated(Rule):
     def local(self):
         return all(TERMS[name].local for name in self.terms) and (self.gate == UNGATED or FACTORS[self.gate].local)
 
+    def complexity(self, theta):
+        return super().complexity(theta[:, : len(self._coefficients)])
+
     def units(self, shape):
         size = float(shape[0]) ** -(self.gate != UNGATED and FACTORS[self.gate].summed)
         shares = [1.0 if self.search_taus else -math.expm1(-1 / tau) for tau in self.taus]
