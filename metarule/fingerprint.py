@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from metarule.learner import Learner
 from metarule.rng import Noise, noise_for
 from metarule.rules import Rule
 from metarule.signals import SIGNALS, Signals
+from metarule.symbolic import Values
 from metarule.terms import FACTORS
 
 SIZE_OUT, SIZE_IN, EVENTS = 3, 4, 2
@@ -20,9 +21,6 @@ STEPS = 3
 
 DIGITS = 9
 """What is smaller than this many digits of a rule's largest change is rounding."""
-
-Values = Mapping[str, Sequence[float]]
-"""Signals that take few values, {"reward": (-1, 1)}; all others are standard normal."""
 
 
 def fingerprint(learner: Learner, theta: Float[Tensor, "C P"], values: Values | None = None) -> Float[Tensor, "C F"]:

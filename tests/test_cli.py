@@ -161,6 +161,16 @@ def test_inspect_takes_less_than_two_seconds_and_no_torch(finished):
     assert seen.returncode == 0, seen.stderr
 
 
+def test_inspect_distils_the_equation_of_every_rule(metarule, finished):
+    code, out, _ = metarule("inspect", finished, "--distil", "--json")
+    (row,) = json.loads(out)["distilled"]
+    assert (code, row["rule"], row["by"], row["r2_held_out"]) == (0, "forward", "itself", 1.0)
+    assert row["equation"].startswith("dW = ")
+    assert row["equation"] in metarule("inspect", finished, "--distil")[1]
+    code, _, err = metarule("inspect", finished, "--distil", "--takes", "reward:1")
+    assert (code, "as in reward=-1,1" in err) == (2, True)
+
+
 def test_inspect_changes_nothing_and_exports_episodes(metarule, copied, tmp_path):
     before = {path.name: path.read_bytes() for path in copied.iterdir() if path.is_file()}
     table = tmp_path / "episodes.csv"
