@@ -19,6 +19,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from metarule.cluster import Cluster
 from metarule.evaluation import Battery, Conditions, Contender, compare, tuned
 from metarule.inner import Map, Runs
 from metarule.ledger import Ledger
@@ -50,22 +51,34 @@ class Listener:
     stopping: Callable[[], bool] = lambda: False
 
 
-def start(folder: RunFolder, search: Search, text: str, workers: int = 1, listener: Listener | None = None) -> None:
-    """Run a search in a new folder to its result.
+def start(
+    folder: RunFolder,
+    search: Search,
+    text: str,
+    workers: int = 1,
+    listener: Listener | None = None,
+    cluster: Cluster | None = None,
+) -> None:
+    """Run a search in a new folder to its result, on `workers` processes here or on a cluster.
 
     Raises SpecError, before there is a folder, where anything that it will compute cannot work, RunError where the
     folder is taken, Stopped when stopped.
     """
     listener = listener or Listener()
-    rehearse(search, workers)
-    folder.create(text, _spec(search, text))
-    listener.message(f"run folder: {folder.path}")
-    with folder.locked():
-        _work(folder, search, workers, listener)
+    rehearse(search, 1 if cluster else workers)
+    with _crew(search, workers, cluster, listener) as map:
+        folder.create(text, _spec(search, text))
+        listener.message(f"run folder: {folder.path}")
+        with folder.locked():
+            _work(folder, search, map, listener)
 
 
 def resume(
-    folder: RunFolder, overrides: tuple[str, ...] = (), workers: int = 1, listener: Listener | None = None
+    folder: RunFolder,
+    overrides: tuple[str, ...] = (),
+    workers: int = 1,
+    listener: Listener | None = None,
+    cluster: Cluster | None = None,
 ) -> Search:
     """Go on with a run where it stands, or extend a finished one by a larger outer.generations.
 
@@ -74,12 +87,21 @@ def resume(
     """
     spec = recorded(folder)
     search = resumed(folder, spec, overrides)
-    check_memory(search, workers)
-    with folder.locked():
+    listener = listener or Listener()
+    check_memory(search, 1 if cluster else workers)
+    with folder.locked(), _crew(search, workers, cluster, listener) as map:
         if overrides:
             folder.write_json("spec.json", {**spec, "search": search.table()})
-        _work(folder, search, workers, listener or Listener())
+        _work(folder, search, map, listener)
     return search
+
+
+def _crew(
+    search: Search, workers: int, cluster: Cluster | None, listener: Listener
+) -> contextlib.AbstractContextManager[Map]:
+    if cluster:
+        return cluster.map(search.plugins, listener.message)
+    return pool(workers, search.plugins, listener.message)
 
 
 def recorded(folder: RunFolder) -> dict[str, Any]:
@@ -167,30 +189,29 @@ def _searched(other: Search, map: Map, progress: Callable[[str], None]) -> Conte
     return Contender(WITH_BACKPROP, other.learner, outer.best[None])
 
 
-def _work(folder: RunFolder, search: Search, workers: int, listener: Listener) -> None:
+def _work(folder: RunFolder, search: Search, map: Map, listener: Listener) -> None:
     result_path = folder.path / "result.json"
     ledger = Ledger(folder.path / "blocks")
-    with pool(workers, search.plugins, listener.message) as map:
-        handed = run(
-            search,
-            folder,
-            ledger,
-            map,
-            lambda generation: listener.generation(search, generation),
-            listener.message,
-            listener.stopping,
-        )
-        if handed is None:
-            raise Stopped
-        log = folder.log()
-        if result_path.exists() and folder.read_json("result.json")["generations"] == len(log):
-            listener.message(f"{folder.path} was already finished; nothing to do")
-            return
-        found = None
-        if search.battery.episodes:
-            ledger.open("battery")
-            found = battery(search, handed.theta, ledger.over(map), listener.message, listener.stopping)
-            folder.write_json("episodes.json", {name: dict(scores) for name, scores in found.episodes.items()})
+    handed = run(
+        search,
+        folder,
+        ledger,
+        map,
+        lambda generation: listener.generation(search, generation),
+        listener.message,
+        listener.stopping,
+    )
+    if handed is None:
+        raise Stopped
+    log = folder.log()
+    if result_path.exists() and folder.read_json("result.json")["generations"] == len(log):
+        listener.message(f"{folder.path} was already finished; nothing to do")
+        return
+    found = None
+    if search.battery.episodes:
+        ledger.open("battery")
+        found = battery(search, handed.theta, ledger.over(map), listener.message, listener.stopping)
+        folder.write_json("episodes.json", {name: dict(scores) for name, scores in found.episodes.items()})
     front = list(zip(handed.front, handed.losses.tolist(), strict=True))
     table = found.table() if found else None
     folder.write_json("result.json", result(search, handed.theta, log, table, folder.name, front))

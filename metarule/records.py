@@ -16,6 +16,10 @@ class WorkersDied(RuntimeError):  # noqa: N818 - what happened, not a kind of er
     """A block of runs killed its worker again and again, most likely for want of memory; exit code 2."""
 
 
+class ClusterLost(RuntimeError):  # noqa: N818 - what happened, not a kind of error
+    """The cluster that computed is gone; everything finished is saved, and the run can be resumed; exit code 75."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run folder; raises RunError where it is missing or damaged."""
     try:
