@@ -117,6 +117,14 @@ def test_only_coefficients_count_as_parts_in_use():
     assert Gated(search_taus=True).complexity(theta).tolist() == [2.0, 0.0]
 
 
+def test_terms_that_hear_nothing_are_left_out_with_their_starts():
+    rule = Gated(("error_pre", "post_pre"), start={"error_pre_tau0": 0.1, "post_pre_tau1": 0.2})
+    fitted = rule.fitted(frozenset({"pre", "post", "reward"}))
+    assert (fitted.terms, fitted.start) == (("post_pre",), {"post_pre_tau1": 0.2})
+    with pytest.raises(ValueError, match="read none of the signals reward"):
+        rule.fitted(frozenset({"reward"}))
+
+
 def test_raw_coefficients_are_reported_as_they_act():
     searched, fixed = Gated(search_taus=True), Gated()
     shape = (SIZE_OUT, SIZE_IN)

@@ -153,6 +153,12 @@ def test_the_product_of_two_signals_is_a_member_and_learns_as_gradient_descent_d
     torch.testing.assert_close(one, other, rtol=1e-3, atol=0)
 
 
+def test_inputs_that_are_not_given_are_left_out():
+    assert Mlp().fitted(frozenset({"pre", "post"})).inputs == ("pre", "post", "weight")
+    with pytest.raises(ValueError, match=r"rule.inputs = \['error'\] are none of the signals pre"):
+        Mlp(("error",)).fitted(frozenset({"pre"}))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

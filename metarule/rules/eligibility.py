@@ -8,7 +8,7 @@ import torch
 
 from metarule.params import Param
 from metarule.rules.base import Rule
-from metarule.rules.traces import check_term, happened, kept
+from metarule.rules.traces import check_term, happened, left_over
 from metarule.signals import Change
 from metarule.terms import TERMS
 
@@ -47,5 +47,5 @@ class Eligibility(Rule):
 
     def delta(self, theta, signals, state, noise):
         rate, tau = theta[:, :1, None], theta[:, 1:2, None]
-        eligibility = state["eligibility"] * kept(tau) + happened(self.kind, self.term, signals)
+        eligibility = state["eligibility"] * left_over(tau) + happened(self.kind, self.term, signals)
         return Change(full=rate * signals.read("reward") * eligibility), {"eligibility": eligibility}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor
 from metarule.collect import unknown
 from metarule.params import Param
 from metarule.rules.base import Rule
-from metarule.rules.traces import check_term, happened, kept
+from metarule.rules.traces import check_term, happened, left_over
 from metarule.signals import Change
 from metarule.terms import FACTORS, TERMS
 
@@ -81,6 +81,13 @@ class Gated(Rule):
     def local(self):
         return all(TERMS[name].local for name in self.terms) and (self.gate == UNGATED or FACTORS[self.gate].local)
 
+    def fitted(self, given):
+        kept = tuple(name for name in self.terms if TERMS[name].reads <= given)
+        if not kept:
+            raise ValueError(f"rule.terms = {list(self.terms)} read none of the signals {', '.join(sorted(given))}")
+        starts = {name: value for name, value in self.start.items() if name.rpartition("_tau")[0] in kept}
+        return replace(self, terms=kept, start=starts)
+
     def complexity(self, theta):
         return super().complexity(theta[:, : len(self._coefficients)])
 
@@ -112,6 +119,6 @@ class Gated(Rule):
         raw = (theta * theta.new_tensor(self.scales((shape[0], shape[1]))))[:, :count]
         raw = raw.unflatten(1, (len(self.terms), len(self.taus)))
         if not self.search_taus:
-            return raw, kept(theta.new_tensor(self.taus)).expand(len(theta), -1)
-        keep = kept(theta[:, count:])
+            return raw, left_over(theta.new_tensor(self.taus)).expand(len(theta), -1)
+        keep = left_over(theta[:, count:])
         return raw * (1 - keep[:, None]) if self.normalise else raw, keep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import sympy
@@ -91,6 +91,12 @@ class Mlp(Rule):
     @property
     def reads(self):
         return frozenset(signal for name in self.inputs for signal in FACTORS[name].reads)
+
+    def fitted(self, given):
+        heard = tuple(name for name in self.inputs if {*FACTORS[name].reads} <= given)
+        if not heard:
+            raise ValueError(f"rule.inputs = {list(self.inputs)} are none of the signals {', '.join(sorted(given))}")
+        return replace(self, inputs=heard)
 
     def delta(self, theta, signals, state, noise):
         runs, size_out, size_in = signals.weight.shape

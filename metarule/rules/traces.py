@@ -27,6 +27,6 @@ def happened(kind: str, name: str, signals: Signals) -> Float[Tensor, "R I J"]:
     return combine((TERMS[name],), signals.weight.new_ones(len(signals.weight), 1), signals).tensor(signals.weight)
 
 
-def kept(tau: Tensor) -> Tensor:
+def left_over(tau: Tensor) -> Tensor:
     """The part of a memory that is left after one event: exp(-1 / tau)."""
     return torch.exp(-1 / tau)
