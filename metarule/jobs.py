@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import math
 import platform
 import signal
@@ -94,6 +95,27 @@ def resume(
             folder.write_json("spec.json", {**spec, "search": search.table()})
         _work(folder, search, map, listener)
     return search
+
+
+def carry_on(
+    folder: RunFolder,
+    search: Search,
+    text: str,
+    workers: int = 1,
+    listener: Listener | None = None,
+    cluster: Cluster | None = None,
+) -> None:
+    """Start a search, or go on with it where its folder holds it already: what a job does, however often it is begun.
+
+    Raises RunError where the folder holds another search.
+    """
+    if not (folder.path / "spec.json").exists():
+        start(folder, search, text, workers, listener, cluster)
+        return
+    other = list(_changed(recorded(folder)["search"], json.loads(json.dumps(search.table()))))
+    if other:
+        raise RunError(f"{folder.path} holds another search ({', '.join(other)} differ); choose another --name")
+    resume(folder, (), workers, listener, cluster)
 
 
 def _crew(

@@ -103,7 +103,12 @@ def agreement(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def folders(runs_dir: Path, name: str, seeds: Sequence[int]) -> list[Path]:
     """The run folder of every seed, name-seed0 and so on; where one is taken, those of name-2, name-3, ..."""
     number, stem = 1, name
-    while any((runs_dir / f"{stem}-seed{seed}").exists() for seed in seeds):
+    while any(folder(runs_dir, stem, seed).exists() for seed in seeds):
         number += 1
         stem = f"{name}-{number}"
-    return [runs_dir / f"{stem}-seed{seed}" for seed in seeds]
+    return [folder(runs_dir, stem, seed) for seed in seeds]
+
+
+def folder(runs_dir: Path, name: str, seed: int) -> Path:
+    """The run folder of one seed: a task of a job array finds its own again."""
+    return runs_dir / f"{name}-seed{seed}"

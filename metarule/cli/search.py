@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,7 +12,7 @@ from metarule.cli.inspect import pictures
 from metarule.cli.output import at_once, emit, outside, say, show, stderr
 from metarule.cli.progress import Progress
 from metarule.inspection import numbers
-from metarule.records import RunError, unused
+from metarule.records import ClusterLost, RunError, unused
 
 
 def search(
@@ -24,6 +24,12 @@ def search(
     name: Annotated[str | None, typer.Option(help="The run folder's name; default the file's.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="number of cores")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Replicate searches with seeds 0, 1, ...")] = None,
+    task_id: Annotated[int | None, typer.Option(min=0, help="Run, or go on with, one seed of --seeds only.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Workers of a Dask scheduler.")] = None,
+    scheduler_file: Annotated[Path | None, typer.Option(help="The same, found by the scheduler's file.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Encrypted: the cluster's certificate authority.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Encrypted: this client's certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Encrypted: its key.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run, or extend it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and time; make no folder.")] = False,
     baselines: Annotated[str | None, typer.Option(help="Baselines of the battery: default or all.")] = None,
@@ -34,12 +40,12 @@ def search(
 
     Keys are dotted: metarule search first_rule outer.generations=50 task.ways=3
     """
-    workers = workers or os.cpu_count() or 1
+    where = _where(workers, cluster, scheduler_file, tls_ca, tls_cert, tls_key)
     given = list(words or [])
     if resume is not None:
-        if [name, seeds, baselines, copy] != [None] * 4 or dry_run:
-            raise ValueError("--resume goes with KEY=VALUE, --workers and --json only")
-        _resume(resume, tuple(given), workers, json)
+        if [name, seeds, task_id, baselines, copy] != [None] * 5 or dry_run:
+            raise ValueError("--resume goes with KEY=VALUE, --workers or --cluster, and --json only")
+        _resume(resume, tuple(given), where, json)
         return
     if not given:
         raise ValueError("name a search file, a search that comes with metarule, or --resume RUN")
@@ -54,28 +60,82 @@ def search(
             )
         _copy(file, copy)
     elif dry_run:
-        _plan(file, overrides, workers, seeds or 1, json)
+        _plan(file, overrides, where.workers, seeds or 1, json)
+    elif task_id is not None:
+        _task(file, overrides, runs_dir, name, where, seeds, task_id, json)
     elif seeds is not None:
-        _replicates(file, overrides, runs_dir, name, workers, seeds, json)
+        if where.cluster:
+            raise ValueError("--seeds on a cluster: one job per seed, each with --task-id; see docs/on_a_cluster.md")
+        _replicates(file, overrides, runs_dir, name, where.workers, seeds, json)
     else:
-        _start(file, overrides, runs_dir, name, workers, json)
+        _start(file, overrides, runs_dir, name, where, json)
 
 
-def _start(file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, workers: int, json: bool) -> None:
+class _Where(NamedTuple):
+    """Who computes: `workers` processes here, or a cluster's."""
+
+    workers: int
+    cluster: Any = None
+
+
+def _where(workers: int | None, address: str | None, scheduler_file: Path | None, *tls: Path | None) -> _Where:
+    if address is None and scheduler_file is None:
+        if any(tls):
+            raise ValueError("--tls-ca, --tls-cert and --tls-key go with --cluster or --scheduler-file")
+        return _Where(workers or os.cpu_count() or 1)
+    if workers is not None:
+        raise ValueError("--workers counts processes of this machine; on a cluster, start as many workers as you want")
+    from metarule.cluster import Cluster
+
+    return _Where(1, Cluster(address, scheduler_file, *tls))
+
+
+def _start(file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, where: _Where, json: bool) -> None:
     from metarule import jobs, reading
     from metarule.runs import RunFolder
 
     source = reading.find(file)
     made, text = reading.read(source, overrides, say)
     path = runs_dir / name if name else unused(runs_dir, source.stem)
-    _work(path, json, lambda listener: jobs.start(RunFolder(path), made, text, workers, listener))
+    _work(path, json, lambda listener: jobs.start(RunFolder(path), made, text, where.workers, listener, where.cluster))
 
 
-def _resume(path: Path, overrides: tuple[str, ...], workers: int, json: bool) -> None:
+def _task(
+    file: str,
+    overrides: tuple[str, ...],
+    runs_dir: Path,
+    name: str | None,
+    where: _Where,
+    seeds: int | None,
+    task_id: int,
+    json: bool,
+) -> None:
+    from metarule import jobs, reading, replicates
+    from metarule.runs import RunFolder
+
+    if seeds is None or task_id >= seeds:
+        raise ValueError(f"--task-id {task_id} is a seed of --seeds N, 0 to N - 1; give --seeds, larger than {task_id}")
+    _refuse_seed(overrides)
+    source = reading.find(file)
+    made, text = reading.read(source, (*overrides, f"search.seed={task_id}"), say)
+    path = replicates.folder(runs_dir, name or source.stem, task_id)
+    _work(
+        path,
+        json,
+        lambda listener: jobs.carry_on(RunFolder(path), made, text, where.workers, listener, where.cluster),
+    )
+
+
+def _refuse_seed(overrides: tuple[str, ...]) -> None:
+    if any(override.startswith("search.seed=") for override in overrides):
+        raise ValueError("--seeds sets search.seed to 0, 1, ...; leave search.seed out")
+
+
+def _resume(path: Path, overrides: tuple[str, ...], where: _Where, json: bool) -> None:
     from metarule import jobs
     from metarule.runs import RunFolder
 
-    _work(path, json, lambda listener: jobs.resume(RunFolder(path), overrides, workers, listener))
+    _work(path, json, lambda listener: jobs.resume(RunFolder(path), overrides, where.workers, listener, where.cluster))
 
 
 def _work(path: Path, json: bool, job: Any) -> None:
@@ -89,6 +149,9 @@ def _work(path: Path, json: bool, job: Any) -> None:
             job(jobs.Listener(progress.generation, progress.message, stopping))
     except jobs.Stopped:
         say(f"stopped; everything finished is saved. Go on with: metarule search --resume {path}")
+        raise typer.Exit(75) from None
+    except ClusterLost as error:
+        say(f"{error}; everything finished is saved. Go on with: metarule search --resume {path}")
         raise typer.Exit(75) from None
     except KeyboardInterrupt:
         say(f"interrupted; the last finished generation is saved. Go on with: metarule search --resume {path}")
@@ -151,8 +214,7 @@ def _replicates(
     from metarule.trial import rehearse
 
     torch.set_num_threads(1)
-    if any(override.startswith("search.seed=") for override in overrides):
-        raise ValueError("--seeds sets search.seed to 0, 1, ...; leave search.seed out")
+    _refuse_seed(overrides)
     source = reading.find(file)
     rehearse(reading.read(source, overrides, say)[0], 1, min(seeds, workers))
     numbered = range(seeds)
