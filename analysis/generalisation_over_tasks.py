@@ -107,12 +107,15 @@ def backprop(search: Search, seeds: int, episodes: int) -> dict[str, list[float]
 
 
 def table(found: dict[str, Any]) -> str:
-    """Means and 95 % intervals over seeds, a line per number of training tasks."""
+    """Means and 95 % intervals over seeds, a line per number of training tasks; the gap in error is paired by seed."""
     lines = [f"{found['search']}, {len(found['backprop']['error'])} seeds: mean [95 % interval]"]
     for metric in METRICS:
         for count in found["counts"]:
             both = "; ".join(f"{_spoken(found[place][metric][count])} on {place}" for place in WHERE)
             lines.append(f"  {count:3d} training tasks: {metric} {both}")
+            if metric == "error":
+                pairs = zip(*(found[place][metric][count] for place in WHERE), strict=True)
+                lines[-1] += f"; gap {_spoken([new - seen for seen, new in pairs])}"
         lines.append(f"  tuned backprop: {metric} {_spoken(found['backprop'][metric])} on new tasks")
     return "\n".join(lines)
 
@@ -140,7 +143,7 @@ def figure(found: dict[str, Any]) -> Figure:
     axes.set_ylabel("error, fraction of wrong answers")
     axes.legend(frameon=False)
     dress(axes)
-    title = f"{found['search']}: rules of {found['parameters']} parameters, means and 95 % intervals over searches"
+    title = f"{found['search']}: {found['parameters']} parameters, means and 95 % intervals"
     axes.set_title(title, loc="left", fontsize="medium")
     return drawn
 
