@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metarule import tree
 from metarule.collect import unknown
+from metarule.fingerprint import fingerprint
 from metarule.inner import Inner, Outcome, Runs
 from metarule.learner import Learner
 from metarule.params import Param, starts
@@ -144,6 +145,20 @@ class Family:
         for structure, places in self._members(theta).items():
             found[places] = self.build[structure].complexity(theta[places][:, self._places(structure)])
         return found
+
+    def fingerprint(self, theta: Float[Tensor, "C P"]) -> Float[Tensor, "C F"]:
+        """What every candidate's rules do, by its own learner: rows with equal ones are the same candidate."""
+        found = torch.zeros(len(theta), self._print_width, dtype=torch.float64)
+        for structure, places in self._members(theta).items():
+            own = fingerprint(self.build[structure], theta[places][:, self._places(structure)])
+            found[places, : own.shape[1]] = own
+        return torch.cat((theta[:, : len(self.choices)].to(torch.float64), found), dim=1)
+
+    @functools.cached_property
+    def _print_width(self) -> int:
+        """Numbers of the longest fingerprint; shorter ones are filled up, so that all can be compared."""
+        learners = self.build.values()
+        return max(fingerprint(learner, starts(learner.params)[None]).shape[1] for learner in learners)
 
     def evaluate(
         self,

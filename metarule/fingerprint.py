@@ -16,8 +16,8 @@ from metarule.symbolic import Values
 from metarule.terms import FACTORS
 
 SIZE_OUT, SIZE_IN, EVENTS = 3, 4, 2
-STEPS = 3
-"""Changes in a row: a memory shows from the second on."""
+STEPS = 5
+"""Changes in a row: a memory shows from the second on, the last of four that feed each other at the fifth."""
 
 DIGITS = 9
 """What is smaller than this many digits of a rule's largest change is rounding."""

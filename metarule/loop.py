@@ -186,6 +186,8 @@ def begun(search: Search) -> OuterLoop:
     outer.start(search.family.params, len(search.objectives))
     if search.known:
         outer.warm(search.known_rows)
+    if search.model is None:  # a torch module is no rule: there is nothing to recognise it by
+        outer.recognise(search.family.fingerprint)
     return outer
 
 

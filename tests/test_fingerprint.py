@@ -8,11 +8,17 @@ from building import address, make, random_theta, start_row
 
 from metarule.credit.backprop import Backprop
 from metarule.credit.node_perturbation import NodePerturbation
-from metarule.fingerprint import fingerprint, rounded
+from metarule.family import Family
+from metarule.fingerprint import fingerprint, probe_signals, rounded
 from metarule.learner import Learner
+from metarule.loop import begun, engine_for, generations
 from metarule.network import Network
+from metarule.params import Param
+from metarule.rng import noise_for
 from metarule.rules import RULES
 from metarule.rules.expression import Expression
+from metarule.signals import SIGNALS
+from metarule.spec import from_table
 from metarule.synapses.adam import Adam
 from metarule.synapses.sgd import Sgd
 
@@ -67,10 +73,51 @@ def test_numbers_of_the_synapse_belong_to_the_fingerprint():
 
 
 def test_a_memory_that_only_shows_later_shows():
-    rule = Expression(("pre",), memory=1)
-    given = learner(rule)
-    theta = torch.stack([rule.row({"m0": "m0 + pre", "out": "pre + m0"}), rule.row({"m0": "m0", "out": "pre + m0"})])
-    assert not torch.equal(*fingerprint(given, theta))
+    rule = Expression(("pre",), memory=4)
+    chain = {"m1": "m0", "m2": "m1", "m3": "m2", "out": "pre + m3"}
+    theta = torch.stack([rule.row({"m0": "pre", **chain}), rule.row({"m0": "m0", **chain})])
+    assert not torch.equal(*fingerprint(learner(rule), theta))
+
+
+def test_candidates_of_different_structure_are_never_the_same_and_are_compared_by_their_own_learners():
+    choices = (Param("credit", choices=("a", "b")),)
+    family = Family(choices, {("a",): learner(RULE), ("b",): learner(RULE, Adam())})
+    column = {param.name: place for place, param in enumerate(family.params)}
+    same = RULE.row({"out": DELTA}), RULE.row({"out": "(error * pre * post) / post"}), RULE.row({"out": "weight"})
+    rows = torch.zeros(5, len(family.params), dtype=torch.float64)
+    for place, (structure, genes) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (0, 2)]):
+        for param, value in zip(RULE.params, same[genes].tolist(), strict=True):
+            rows[place, column[f"rule.forward.{param.name}"]] = value
+        rows[place, 0] = structure
+        rows[place, -1] = 1e-3
+    found = family.fingerprint(rows)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[4])
+    assert torch.equal(family.fingerprint(rows[:1])[0], found[0])
+
+
+def test_a_search_tells_its_outer_loop_how_to_recognise_a_rule():
+    table = {
+        "task": {"kind": "gaussian"},
+        "network": {"hidden": []},
+        "credit": {"kind": "none"},
+        "rule": {"kind": "expression", "inputs": ["post", "pre"], "nodes": 3},
+        "outer": {"kind": "genetic", "candidates": 8, "generations": 3, "parents": 4},
+        "inner": {"steps": 2, "episodes": 1, "fixed_episodes": True},
+    }
+    search = from_table(table)
+    outer = begun(search)
+    *_, last = generations(search, outer, 0, engine_for(search))
+    assert last.report["recognised"] > 0
+    assert last.report["evaluated"] == 24
+
+
+def test_every_signal_can_be_probed():
+    given = probe_signals(SIGNALS, noise_for([("probe",)]), (2, 3, 4), {"reward": (0.0, 1.0)})
+    assert all(getattr(given, name) is not None for name in SIGNALS)
+    assert set(given.read("reward").flatten().tolist()) <= {0.0, 1.0}
 
 
 READABLE = {kind: rule for kind, member in RULES.items() if (rule := make(member)).reads <= {"pre", "post", "error"}}
