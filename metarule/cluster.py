@@ -89,13 +89,6 @@ class Cluster:
             raise ValueError(f"no Dask scheduler answers at {self.address or self.scheduler_file}: {error}") from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Sealed:
-    """A job that Dask hands over as it is, without looking into its parts."""
-
-    job: Any
-
-
 def _distributed() -> ModuleType:
     try:
         import distributed
@@ -134,15 +127,17 @@ def _mapped(
     /,
     arrived: Arrived = unheard,
 ) -> Iterable[Result]:
+    # bytes: the scheduler, which would unpack all else, knows nothing of plug-ins
+    sealed = distributed.protocol.pickle
     name, mine = f"block-{uuid.uuid4().hex}", _versions()
     places = {f"{name}-{place}": place for place in range(len(jobs))}
     futures = [
-        client.submit(_computed, function, _Sealed(job), mine, key=key, retries=RETRIES, pure=False)
+        client.submit(_computed, sealed.dumps((function, job)), mine, key=key, retries=RETRIES, pure=False)
         for key, job in zip(places, jobs, strict=True)
     ]
     results: dict[int, Result] = {}
     try:
-        for future, result in distributed.as_completed(futures, with_results=True):
+        for future, result in distributed.as_completed(futures, loop=client.loop, with_results=True):
             if isinstance(result, BaseException):  # what is yielded where the scheduler is gone
                 raise ClusterLost(f"Dask's scheduler at {client.scheduler.address} is gone ({result})")
             place = places[future.key]
@@ -162,11 +157,12 @@ def _mapped(
     return [results[place] for place in range(len(jobs))]
 
 
-def _computed(function: Callable[[Any], Any], sealed: _Sealed, theirs: dict[str, str]) -> Any:
+def _computed(sealed: bytes, theirs: dict[str, str]) -> Any:
     if (mine := _versions()) != theirs:
         raise ValueError(f"a worker has {mine} and the search {theirs}: their results would not agree")
     torch.set_num_threads(1)
-    return function(sealed.job)
+    function, job = _distributed().protocol.pickle.loads(sealed)
+    return function(job)
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import torch
 
@@ -20,6 +21,9 @@ from metarule.records import WorkersDied
 
 ATTEMPTS = 3
 """How often a block is tried before a dying worker is taken for the block's own fault."""
+
+STILLBORN = 20
+"""How many workers in a row may die before they have begun."""
 
 
 @contextlib.contextmanager
@@ -48,11 +52,16 @@ class _Crew:
     def __init__(self, workers: int, plugins: tuple[str, ...], say: Callable[[str], None]) -> None:
         self.plugins = plugins
         self.say = say
-        self.seats = [self._hired() for _ in range(workers)]
+        self.seats: list[ProcessPoolExecutor] = []
+        self.starting: dict[Future[Any], int] = {}
+        self.free: deque[int] = deque()
+        self.stillborn = 0
+        for seat in range(workers):
+            self.seats.append(self._seat())
+            self.starting[self.seats[seat].submit(_ready)] = seat
 
-    def _hired(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, context, _settle, (self.plugins,))
+    def _seat(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _settle, (self.plugins,))
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], /, arrived: Arrived = unheard
@@ -60,35 +69,57 @@ class _Crew:
         results: dict[int, Result] = {}
         attempts = [0] * len(jobs)
         waiting = deque(range(len(jobs)))
-        free = deque(range(len(self.seats)))
-        busy: dict[Future[Result], tuple[int, int]] = {}
+        busy: dict[Future[Any], tuple[int, int]] = {}
         try:
             while len(results) < len(jobs):
-                while waiting and free:
-                    place, seat = waiting.popleft(), free.popleft()
-                    attempts[place] += 1
-                    busy[self._given(seat, function, jobs[place])] = place, seat
-                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                while waiting and self.free:
+                    seat = self.free.popleft()
+                    try:
+                        busy[self.seats[seat].submit(function, jobs[waiting[0]])] = waiting[0], seat
+                    except BrokenProcessPool:  # it died with nothing to do, and no block is to blame
+                        self._hire(seat)
+                        continue
+                    attempts[waiting.popleft()] += 1
+                for future in wait([*busy, *self.starting], return_when=FIRST_COMPLETED).done:
+                    if future in self.starting:
+                        self._begun(future)
+                        continue
                     place, seat = busy.pop(future)
-                    free.append(seat)
                     try:
                         results[place] = future.result()
                     except BrokenProcessPool:
-                        self.seats[seat] = self._hired()
+                        self._hire(seat)
                         self._again(place, attempts[place])
                         waiting.appendleft(place)
                         continue
+                    except BaseException:
+                        self.free.append(seat)
+                        raise
+                    self.free.append(seat)
                     arrived(place, results[place])
         finally:
             wait(busy)  # nothing is left at work when a map ends, however it ends
+            self.free.extend(seat for _, seat in busy.values())
         return [results[place] for place in range(len(jobs))]
 
-    def _given(self, seat: int, function: Callable[[Job], Result], job: Job) -> Future[Result]:
+    def _hire(self, seat: int) -> None:
+        self.seats[seat] = self._seat()
+        self.starting[self.seats[seat].submit(_ready)] = seat
+
+    def _begun(self, future: Future[Any]) -> None:
+        seat = self.starting.pop(future)
         try:
-            return self.seats[seat].submit(function, job)
-        except BrokenProcessPool:  # it died with nothing to do, and no block is to blame
-            self.seats[seat] = self._hired()
-            return self.seats[seat].submit(function, job)
+            future.result()
+        except BrokenProcessPool:
+            self.stillborn += 1
+            if self.stillborn == STILLBORN:
+                raise WorkersDied(
+                    f"{STILLBORN} workers in a row died before they began; is there memory for another --workers?"
+                ) from None
+            self._hire(seat)
+            return
+        self.stillborn = 0
+        self.free.append(seat)
 
     def _again(self, place: int, attempt: int) -> None:
         if attempt == ATTEMPTS:
@@ -97,6 +128,10 @@ class _Crew:
                 "or --workers"
             )
         self.say(f"a worker died at block {place}; the block is computed again (attempt {attempt + 1} of {ATTEMPTS})")
+
+
+def _ready() -> None:
+    """What a worker does first: a death before it is done is no block's fault."""
 
 
 def _settle(plugins: tuple[str, ...]) -> None:

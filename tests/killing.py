@@ -2,7 +2,8 @@
 
 A child process runs or resumes a small search and dies by SIGKILL: after a seeded delay, or at one of the boundaries
 of its writes (before and after a temporary file, a rename, a line of the log, and half-way through each). Whatever
-happened, `--resume` must end with the log, theta and result of the uninterrupted run, byte for byte.
+happened, `--resume` must end with the log, theta and result of the uninterrupted run, byte for byte. With `--workers`
+it is the workers that die, while the search goes on: of a pool of two, and of a Dask cluster of two.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 OUTER = {
     "cma_es": 'kind = "cma_es"\ncandidates = 6',
     "meta_gradient": 'kind = "meta_gradient"\ncandidates = 1',
     "optuna": 'kind = "optuna"\ncandidates = 4',
 }
+GENERATIONS = 300
+"""Long enough for many kills within one search."""
+
 SEARCH = """
 [task]
 kind = "few_shot"
@@ -40,6 +45,7 @@ kind = "terms"
 start = {{ error_pre = 0.1 }}
 [inner]
 episodes = 2
+block_runs = 4
 [outer]
 {outer}
 generations = {generations}
@@ -112,6 +118,61 @@ def killed_at_boundary(folder: Path, outer: str, number: int) -> dict[str, str]:
     return finished(run)
 
 
+def killed_workers(folder: Path, kills: int, seed: int, generations: int) -> list[dict[str, str]]:
+    """What searches leave whose two workers were killed, `kills` times in all; none is resumed."""
+    return _besieged(folder, kills, seed, generations, "workers", "2", None)
+
+
+def killed_on_a_cluster(folder: Path, kills: int, seed: int, generations: int) -> list[dict[str, str]]:
+    """The same on a Dask cluster of two workers, which belong to this process."""
+    import dask.config
+    import distributed
+
+    quiet: Any = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 50}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": kills}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **quiet) as local,
+    ):
+        here: Any = local
+        return _besieged(folder, kills, seed, generations, "cluster", here.scheduler_address, os.getpid())
+
+
+def _besieged(
+    folder: Path, kills: int, seed: int, generations: int, mode: str, value: str, owner: int | None
+) -> list[dict[str, str]]:
+    moments = random.Random(seed)
+    left = []
+    done = 0
+    while done < kills:
+        run = prepared(folder / f"{mode}{len(left)}" / "run", "cma_es", generations)
+        command = [sys.executable, __file__, "child", str(run), mode, value]
+        search = subprocess.Popen(
+            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        )
+        while done < kills and search.poll() is None:
+            time.sleep(moments.uniform(0.1, 2.0))
+            begun = (run / "spec.json").exists() and search.poll() is None
+            workers = workers_of(owner or search.pid) if begun else []
+            if workers:
+                os.kill(moments.choice(workers), signal.SIGKILL)
+                done += 1
+        _, said = search.communicate()
+        assert search.returncode == 0, f"exit status {search.returncode}: {said[-2000:]}"
+        left.append(digests(run))
+    return left
+
+
+def workers_of(process: int) -> list[int]:
+    """The worker processes of a process."""
+    found = []
+    for child in Path(f"/proc/{process}/task").glob("*/children"):
+        for number in child.read_text().split():
+            command = Path(f"/proc/{number}/cmdline").read_bytes()
+            if b"spawn_main" in command:
+                found.append(int(number))
+    return sorted(found)
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
@@ -157,6 +218,7 @@ def _child(folder: Path, mode: str, value: str) -> None:
     import torch
 
     from metarule import jobs, reading
+    from metarule.cluster import Cluster
     from metarule.runs import RunFolder
 
     torch.set_num_threads(1)
@@ -172,14 +234,26 @@ def _child(folder: Path, mode: str, value: str) -> None:
         _watch(reached)
     if mode == "after":
         threading.Timer(float(value), _die).start()
-    run = RunFolder(folder)
-    if (folder / "spec.json").exists():
-        jobs.resume(run)
-    else:
-        search, text = reading.read(folder / "asked.toml")
-        jobs.start(run, search, text)
+    workers = int(value) if mode == "workers" else 1
+    cluster = Cluster(value) if mode == "cluster" else None
+    search, text = reading.read(folder / "asked.toml")
+    jobs.carry_on(RunFolder(folder), search, text, workers, cluster=cluster)
     if mode == "count":
         (folder / "boundaries").write_text(str(count))
+
+
+def workers_main() -> None:
+    """20 seeded kills of the workers of a pool, 5 of those of a Dask cluster."""
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        reference = whole(folder, "cma_es", GENERATIONS)
+        for name, killed, kills in (("pool", killed_workers, 20), ("Dask", killed_on_a_cluster, 5)):
+            left = killed(folder, kills, 0, GENERATIONS)
+            different = sum(found != reference for found in left)
+            print(f"{name}: {kills} workers killed in {len(left)} searches: {different} different", flush=True)
+            wrong += different
+    sys.exit(1 if wrong else 0)
 
 
 def main() -> None:
@@ -204,5 +278,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         _child(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+    elif sys.argv[1:] == ["--workers"]:
+        workers_main()
     else:
         main()
