@@ -42,7 +42,7 @@ def first_slope(search: Search, rule: Lstm) -> float:
 def learned(run: mr.Run) -> Weights:
     """The optimizer that a run learned; raises ValueError where its rule is none of a single slope."""
     search = run.search
-    ((key, rule),) = search.rules.items()
+    ((key, rule),) = run.rules.items()
     if rule.kind != Lstm.kind or len(rule.terms) != 1 or rule.normalise:
         raise ValueError(
             f"{run.path} did not learn an optimizer of slopes: it takes a single rule of kind 'lstm' with one term and "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from building import address
 from safetensors.torch import save_file
 
+import metarule as mr
 from metarule.inner import Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
@@ -118,6 +121,54 @@ def test_a_search_goes_on_with_the_weights_that_it_began_with(tmp_path):
         for each in (loop, other):
             each.tell(theta, theta.square().sum(1, keepdim=True), bowl(theta[0])[None])
     assert torch.equal(loop.best, other.best)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two generations of learning to optimize."""
+    tiny = ("outer.generations=2", "inner.episodes=2", "inner.steps=10", "rule.hidden=3", "battery.episodes=0")
+    return mr.search("learn_to_optimize", *tiny, runs_dir=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    """The analysis of learned optimizers, and the script that makes weights out of a run, which it imports."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(Path(__file__).parent.parent / "analysis")
+        yield importlib.import_module("learned_optimizer")
+
+
+def test_a_run_becomes_weights_that_drive_a_search(run, analysis, tmp_path):
+    path = tmp_path / "own.safetensors"
+    write(path, analysis.learned(run))
+    found = read(path)
+    assert found.theta.tolist() == pytest.approx(list(run.theta.values()), rel=1e-6)
+    assert found.slope == pytest.approx(math.sqrt(1 / 16 + (1 / 9 - 1 / 16) / 10), rel=0.02)  # at x = 0, in expectation
+    settings = ("outer.generations=2", "inner.steps=5", "battery.episodes=0", f'outer.weights="{path}"')
+    driven = mr.search("oja_learned_optimizer", *settings, runs_dir=tmp_path)
+    assert len(driven.log) == 2
+    assert any(driven.theta.values())
+
+
+def test_only_a_rule_that_is_an_optimizer_of_slopes_becomes_weights(analysis, tmp_path):
+    tiny = ("outer.generations=1", "inner.episodes=1", "inner.steps=2", "rule.hidden=2", "battery.episodes=0")
+    run = mr.search("learn_to_optimize", *tiny, "rule.normalise=true", runs_dir=tmp_path)
+    with pytest.raises(ValueError, match="normalise = false"):
+        analysis.learned(run)
+
+
+def test_the_analysis_compares_with_tuned_optimizers_and_outer_loops_with_one_another(run, analysis, monkeypatch):
+    found = [analysis.learned(run), read(SHIPPED)]
+    battery = analysis.compared(analysis.POINT, Quadratics(), SIZE, found, 22, 3)
+    assert [row.learner for row in battery.rows] == ["learned 0", "learned 1", "adam", "momentum", "backprop"]
+    assert len(analysis.lines(battery)) == 5 + 1 + 3
+    monkeypatch.setattr(analysis, "RATES", {"Adam": (0.01,), "learned": (0.1, 0.3)})
+    search, _ = analysis.read_search(
+        analysis.shipped()["oja_learned_optimizer"], ("outer.generations=2", "inner.steps=5", "inner.episodes=1")
+    )
+    said = analysis.loops(search, 2)
+    assert len(said) == 2 * 3 + 2
+    assert not any("nan" in line for line in said)
 
 
 def test_weights_come_back_from_a_file_as_they_were(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from building import address, given_signals, random_signals, random_theta
 
+from metarule.inspection.figures import LARGEST, coefficients_figure
+from metarule.inspection.numbers import Coefficients
 from metarule.recurrent import Recurrent, compressed
 from metarule.rules.lstm import Lstm
 from metarule.signals import Signals
@@ -118,6 +120,15 @@ def test_slopes_are_constants_to_a_meta_gradient_unless_asked_for(through):
     found = torch.autograd.grad(change.tensor(signals.weight).sum(), (theta, error), allow_unused=True)
     assert found[0].abs().max() > 0
     assert (found[1] is not None and float(found[1].abs().max()) > 0) is through
+
+
+def test_of_hundreds_of_coefficients_the_largest_are_drawn():
+    names = Recurrent(("slope",)).names
+    values = {name: (0.0, -float(place)) for place, name in enumerate(names)}
+    (axes,) = coefficients_figure(Coefficients((0, 1), values, {}), "lstm").axes
+    _, drawn = axes.get_legend_handles_labels()
+    assert drawn == list(names[-LARGEST:])
+    assert axes.get_title(loc="left").startswith(f"lstm: the {LARGEST} largest")
 
 
 @pytest.mark.parametrize(

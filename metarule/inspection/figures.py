@@ -36,6 +36,9 @@ WIDE = 20
 FAR = 1.5
 """How far beyond the front's worst loss a rule is still drawn, in heights of the front."""
 
+LARGEST = 24
+"""Coefficients drawn at most: two columns of names."""
+
 MARKERS = ("o", "s", "^", "D")
 LONGEST_LABEL = 60
 DASHES = ("-", "--", "-.", ":")
@@ -90,13 +93,16 @@ def learning_curve_figure(numbers: LearningCurve, title: str) -> Figure:
 
 
 def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
-    """Normalised coefficients over generations; bars at the right are their ranges over the last third."""
+    """Normalised coefficients over generations, the largest of many; bars at the right are their ranges over the last
+    third."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     last = numbers.generations[-1]
     step = max(len(numbers.generations), 10) * 0.025
     axes.axhline(0.0, color="0.7", lw=0.8, zorder=0)
-    for place, (name, values) in enumerate(numbers.values.items()):
+    largest = sorted(numbers.values, key=lambda name: -abs(numbers.values[name][-1]))[:LARGEST]
+    shown = {name: values for name, values in numbers.values.items() if name in largest}
+    for place, (name, values) in enumerate(shown.items()):
         color, dash = PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)]
         axes.plot(numbers.generations, values, color=color, ls=dash, marker=_marker(numbers.generations), label=name)
         if name in numbers.intervals:
@@ -104,9 +110,10 @@ def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
             axes.plot([where, where], numbers.intervals[name], color=color, lw=3, solid_capstyle="butt")
             axes.plot([where], [values[-1]], "o", color=color, ms=4)
     axes.set_ylabel("normalised coefficient")
-    columns = math.ceil(len(numbers.values) / 12)
+    columns = math.ceil(len(shown) / 12)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", ncols=columns)
-    _finish([axes], f"{title}: coefficients (bars: range over the last third)")
+    which = "coefficients" if len(shown) == len(numbers.values) else f"the {LARGEST} largest coefficients"
+    _finish([axes], f"{title}: {which} (bars: range over the last third)")
     return figure
 
 
