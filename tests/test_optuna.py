@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
@@ -237,3 +239,20 @@ def test_settings_that_make_no_sense_are_refused(settings, said):
 def test_pruning_by_several_objectives_is_refused():
     with pytest.raises(ValueError, match="judges by one objective, and 2 are given"):
         started(objectives=2, pruner="median")
+
+
+def test_the_dashboard_reads_the_study_on_disk(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    loop = pruning("threshold")
+    turn(loop, 0)
+    loop.publish(tmp_path)
+    page = dashboard.wsgi(f"sqlite:///{tmp_path / 'study.db'}")
+
+    def asked_for(path):
+        environ: dict = {"PATH_INFO": path}
+        setup_testing_defaults(environ)
+        return json.loads(b"".join(page(environ, lambda *answer: None)))
+
+    (study,) = asked_for("/api/studies")["study_summaries"]
+    states = [trial["state"] for trial in asked_for(f"/api/studies/{study['study_id']}")["trials"]]
+    assert states.count("Pruned") == int(loop.pruned.sum()) > 0

@@ -11,9 +11,10 @@ import torch
 
 from metarule import api
 from metarule.cli.progress import counting, shortened
+from metarule.collect import load_file
 from metarule.family import Family
 from metarule.findings import terms
-from metarule.inspection.figures import front_figure
+from metarule.inspection.figures import front_figure, keep
 from metarule.inspection.numbers import front
 from metarule.jobs import plan
 from metarule.learner import Learner
@@ -52,6 +53,7 @@ def searched(**changes):
 
 
 SEARCH = searched()
+ANALYSES = Path(__file__).parent.parent / "analysis"
 
 
 def row(algorithm, hidden, **values):
@@ -223,6 +225,37 @@ def test_progress_shows_the_structure_and_the_numbers_that_count():
     assert list(shown)[:2] == ["algorithm", "network.hidden"]
     assert not any("weight_decay" in name or "use_" in name for name in shown)
     assert "algorithm node_perturbation" in shortened(shown)
+
+
+def test_the_analysis_of_structure_tests_the_front_on_both_tasks_and_draws_it(run, tmp_path, monkeypatch):
+    analysis = load_file(ANALYSES / "structure.py")
+    monkeypatch.setattr(analysis, "TUNING", 1)
+    found = analysis.numbers(run, episodes=2)
+    leading = [rule for rule in run.found["front"] if rule["losses"]["held_out_loss"] <= 3 * found_best(run)]
+    assert [rule["equation"] for rule in found["rules"]] == [rule["equation"] for rule in leading]
+    for task, bound in analysis.BOUNDS.items():
+        gap = found["rules"][0][task]["mean"] - found["baselines"]["backprop"][task]["mean"]
+        assert found["difference"][task]["mean"] == pytest.approx(gap, abs=1e-6)
+        assert found["within"][task] == ((gap if task == "autoencoder" else -gap) <= bound)
+    assert analysis.table(found).count("tuned backprop on") == 2
+    assert all(file.exists() for file in keep(tmp_path, "structure", found, analysis.figure))
+
+
+def found_best(run):
+    return min(rule["losses"]["held_out_loss"] for rule in run.found["front"])
+
+
+def test_the_analysis_of_pruning_pairs_a_search_with_itself_unpruned(tmp_path):
+    analysis = load_file(ANALYSES / "pruning.py")
+    tiny = ("inner.steps=20", "inner.episodes=1", "outer.generations=3", "outer.candidates=4")
+    tiny += ("outer.pruning={ percentile = 25.0, n_startup_trials = 2 }",)
+    found = analysis.numbers("pruned_terms", 2, 1, tiny, episodes=2)
+    assert [each["run_steps"] for each in found["whole"]] == [3 * 4 * 20] * 2
+    for saved, pruned in zip(found["saved"]["values"], found["pruned"], strict=True):
+        assert 0 < saved < 1
+        assert pruned["run_steps"] == round((1 - saved) * 240)
+    assert "inner steps saved" in analysis.table(found)
+    assert all(file.exists() for file in keep(tmp_path, "pruning", found, analysis.figure))
 
 
 @pytest.mark.parametrize(
