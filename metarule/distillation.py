@@ -136,19 +136,20 @@ def distilled(
 def in_words(search: Search, theta: Float[Tensor, "P"], values: Values | None = None) -> list[dict[str, Any]]:
     """{rule, equation, by, r2_held_out} per rule of a search: its own equation simplified, or a distilled one.
 
-    `by` is "itself" where the rule has an equation of its own. Raises ValueError where a change is not finite.
+    `by` is "itself" where the rule says itself what it computes. Raises ValueError where a change is not finite.
     """
     plain, row = search.found(theta)
     columns = plain.learner.columns(row[None].to(torch.float64))
     rows = []
     for key, rule in plain.learner.rules.items():
         own = rule.equation(columns.rules[key][0], mean_shape(plain, key))
-        if own is not None:
-            found = Distilled(simplified(own, values), 1.0, 1.0, "itself")
-        else:
+        parts = rule.expressions(columns.rules[key][0]) if own is None else {"dW": own}
+        by, share = "itself", 1.0
+        if not parts:
             found = distilled(rule, columns.rules[key][0], values)
-        text = f"dW = {spelled(found.expression)}"
-        rows.append({"rule": key, "equation": text, "by": found.by, "r2_held_out": found.r2_held_out})
+            parts, by, share = {"dW": found.expression}, found.by, found.r2_held_out
+        text = "; ".join(f"{name} = {spelled(simplified(part, values))}" for name, part in parts.items())
+        rows.append({"rule": key, "equation": text, "by": by, "r2_held_out": share})
     return rows
 
 

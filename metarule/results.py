@@ -60,19 +60,22 @@ def mean_shape(search: Search, key: str) -> Shape:
 
 
 def equations(search: Search, theta: Float[Tensor, "P"]) -> dict[str, dict[str, str] | None]:
-    """Rule key -> its equation as text and LaTeX with raw coefficients; None where it has no closed form."""
+    """Rule key -> its equation as text and LaTeX with raw coefficients; None where it has no closed form.
+
+    Of a rule with memories it is those too: "dW = m0; m0 = ...".
+    """
     learner = search.learner
     if not learner.rules:  # a torch module, trained by descent
         return {}
     columns = learner.columns(theta[None].to(torch.float64))
     found: dict[str, dict[str, str] | None] = {}
     for key, rule in learner.rules.items():
-        expression = rule.equation(columns.rules[key][0], mean_shape(search, key))
-        if expression is None:
-            found[key] = None
-            continue
-        rounded = expression.xreplace({number: sympy.Float(number, 3) for number in expression.atoms(sympy.Float)})
-        found[key] = {"text": f"dW = {spelled(expression)}", "latex": rf"\Delta W = {sympy.latex(rounded)}"}
+        row = columns.rules[key][0]
+        change = rule.equation(row, mean_shape(search, key))
+        parts = rule.expressions(row) if change is None else {"dW": change}
+        texts = [f"{name} = {spelled(part)}" for name, part in parts.items()]
+        latex = [_latex(name, part) for name, part in parts.items()]
+        found[key] = {"text": "; ".join(texts), "latex": r", \quad ".join(latex)} if parts else None
     return found
 
 
@@ -147,6 +150,12 @@ def _of_structure(search: Search, theta: Float[Tensor, "P"], log: list[dict[str,
         row = torch.tensor([line["theta"][param.name] for param in family.params], dtype=torch.float64)
         if family.structure(row) == family.structure(theta):
             yield {**line, "theta": dict(zip(names, family.learner(row)[1].tolist(), strict=True))}
+
+
+def _latex(name: str, part: sympy.Expr) -> str:
+    rounded = part.xreplace({number: sympy.Float(number, 3) for number in part.atoms(sympy.Float)})
+    symbol = r"\Delta W" if name == "dW" else sympy.latex(sympy.Symbol(name))
+    return f"{symbol} = {sympy.latex(rounded)}"
 
 
 def _owner(key: str) -> str:

@@ -20,8 +20,8 @@ Values = Mapping[str, Sequence[float]]
 SAMPLES = 1000
 """Probe signals on which contributions are measured and rules compared."""
 
-UNWIELDY = 12
-"""Fractions with a larger denominator are measured numbers; 1/2 is a fraction as one writes it."""
+UNWIELDY = 4
+"""Sums with larger integers than this come from measured numbers."""
 
 DEGREE = 9
 """Powers from which on an expression is left as it is: multiplied out it would fill pages."""
@@ -202,8 +202,7 @@ def _coefficient(term: Any) -> tuple[Any, Any]:
 
 def _plain(expression: sympy.Expr, digits: int) -> sympy.Expr:
     """In symbols without assumptions; fractions that stand for measured numbers as decimals."""
-    decimals = {
-        number: sympy.Float(number, digits) for number in expression.atoms(sympy.Rational) if number.q > UNWIELDY
-    }
+    # halves may be exponents
+    decimals = {number: sympy.Float(number, digits) for number in expression.atoms(sympy.Rational) if number.q > 2}
     named = {symbol: sympy.Symbol(str(symbol)) for symbol in expression.free_symbols}
     return replaced(expression, decimals | named)

@@ -15,7 +15,7 @@ from metarule.collect import load_file
 from metarule.programs import OPERATORS
 from metarule.rules.expression import Expression
 from metarule.signals import Signals
-from metarule.terms import FACTORS
+from metarule.terms import FACTORS, spelled
 
 analysis = load_file(Path(__file__).parent.parent / "analysis" / "expressible.py")
 
@@ -110,7 +110,7 @@ def test_a_program_read_from_text_is_written_back():
     found = rule.equation(row, (3, 3))
     assert sympy.simplify(found - (3 * (pre * post - post**2 * weight) + 1)) == 0
     start = torch.tensor([param.start for param in Expression(program={"out": "post * pre"}).params], dtype=DTYPE)
-    assert Expression().spelled(start) == "dW = 0.01·post·pre"
+    assert spelled(Expression().expressions(start)["dW"]) == "0.01·post·pre"
 
 
 @pytest.mark.parametrize(

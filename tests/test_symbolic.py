@@ -13,6 +13,7 @@ from building import address, make, random_theta
 
 from metarule import distillation
 from metarule.distillation import distilled, in_words
+from metarule.results import equations
 from metarule.rules import RULES
 from metarule.rules.expression import Expression
 from metarule.rules.textbook import Oja, SubspaceOja
@@ -154,3 +155,22 @@ def test_a_search_with_a_program_is_read_out_in_short():
         parsed(found["equation"].removeprefix("dW = ").replace("·", "*").replace("²", "**2")),
         Oja().equation(row, (1, 1)),
     )
+
+
+def test_a_program_with_a_memory_says_all_that_it_computes():
+    table = {
+        "task": {"kind": "teacher"},
+        "network": {"hidden": []},
+        "inner": {"steps": 1},
+        "rule": {"kind": "expression", "inputs": ["error_pre"], "memory": 1, "nodes": 3},
+        "outer": {"kind": "optuna"},
+    }
+    search = from_table(table)
+    rule = Expression(("error_pre",), memory=1, nodes=3)
+    row = rule.row({"m0": "0.9 * m0 + error_pre", "out": "m0 + m0"}, rate=0.5)
+    (found,) = in_words(search, row)
+    assert (found["by"], found["equation"]) == ("itself", "dW = m0; m0 = error_pre + 0.9·m0")
+    written = equations(search, row)["forward"]
+    assert written is not None
+    assert written["text"] == "dW = 1.0·m0; m0 = error_pre + 0.9·m0"
+    assert written["latex"].startswith(r"\Delta W = 1.0 m_{0}, \quad m_{0} = ")

@@ -34,6 +34,11 @@ class Rule(ABC):
         """Names of the signals that `delta` reads."""
 
     @property
+    def per_synapse(self) -> int:
+        """Numbers per synapse that a step takes and a meta-gradient keeps, the weight apart; 0 where they are few."""
+        return 0
+
+    @property
     def local(self) -> bool:
         """True where dW_ij depends on units i and j, on w_ij and on broadcast scalars only."""
         return True
@@ -68,3 +73,7 @@ class Rule(ABC):
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr | None:
         """The change of one synapse of an I x J projection in the symbols of `terms.FACTORS`; None: no closed form."""
         return None
+
+    def expressions(self, theta: Float[Tensor, "P"]) -> dict[str, sympy.Expr]:
+        """What a rule computes whose change alone is no equation: "dW" and its memories by name; {}: no closed form."""
+        return {}

@@ -18,7 +18,7 @@ from metarule.program_text import Assembled, assembled
 from metarule.programs import EVENT, OPERATORS, POST, PRE
 from metarule.rules.base import Rule
 from metarule.signals import Change, Signals
-from metarule.terms import FACTORS, TERMS, combine, spelled
+from metarule.terms import FACTORS, TERMS, combine
 
 AXES = {"post": EVENT | POST, "pre": EVENT | PRE, "event": EVENT, "synapse": POST | PRE}
 
@@ -32,7 +32,7 @@ class Expression(Rule):
     batch: "error_pre" is the minibatch gradient that optimizers work on. a / 0 is 0, sqrt takes the absolute value;
     whatever else is not finite makes the run diverge.
     `memory` adds numbers that every synapse keeps, 0 at first: m_k <- <out.m_k>, all outputs read the old ones.
-    With them (or with terms, whose means are not one event's signals) there is no `equation`; `spelled` shows all.
+    With them (or with terms, whose means are not one event's signals) there is no `equation`; `expressions` says all.
     `program` says where a search starts, in text, as `row` reads it: { m0 = "0.9 * m0 + error_pre", out = "m0" }.
     Raises ValueError on unknown names, an input twice, or a program that does not fit.
     """
@@ -159,8 +159,7 @@ class Expression(Rule):
         needed = programs.active(code, len(self.leaves), self.operators)[:, len(self.leaves) :]
         return torch.as_tensor(needed.sum(1), dtype=theta.dtype, device=theta.device)
 
-    def expressions(self, theta) -> dict[str, sympy.Expr]:
-        """Every output of one row's program: "dW", the rate included, and the new memories "m0"..; theta (P)."""
+    def expressions(self, theta):
         genes, values = self._split(theta[None])
         numbers = [sympy.Float(value) for value in values[0].tolist()]
         code = programs.unpacked(genes, self.nodes)
@@ -175,10 +174,6 @@ class Expression(Rule):
             slots.append(operator.symbol(*(slots[k] for k in (code.first[0, n], code.second[0, n])[: operator.arity])))
         change, *memories = (slots[slot] for slot in code.outputs[0])
         return {"dW": numbers[-1] * change} | {f"m{k}": value for k, value in enumerate(memories)}
-
-    def spelled(self, theta) -> str:
-        """One row's program as people write it, a line per output; theta (P)."""
-        return "\n".join(f"{name} = {spelled(value)}" for name, value in self.expressions(theta).items())
 
     def equation(self, theta, shape):
         change = self.expressions(theta)["dW"]
