@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -234,6 +235,12 @@ class Learner:
         """Numbers that one run holds as weights, feedback included."""
         sizes = self.network.sizes
         return sum((sizes[p.source] + p.bias) * sizes[p.target] for p in self.projections)
+
+    @property
+    def rule_numbers_per_run(self) -> int:
+        """Numbers that rules with much to compute at every synapse take in a step of one run."""
+        served = [(self.rules[self.rule_key(p) or ANY], math.prod(self.network.shape(p))) for p in self.plastic]
+        return sum(rule.per_synapse * size for rule, size in served)
 
     @property
     def units(self) -> tuple[int, ...]:

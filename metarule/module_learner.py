@@ -170,6 +170,11 @@ class ModuleLearner:
         return sum(tensor.numel() for tensor in self._template.parameters())
 
     @property
+    def rule_numbers_per_run(self) -> int:
+        """Numbers that rules take besides: it has none."""
+        return 0
+
+    @property
     def units(self) -> tuple[int, ...]:
         """The sizes of its ends."""
         return (self.inputs, self.outputs)

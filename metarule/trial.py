@@ -139,6 +139,7 @@ class Memory:
     all runs of a generation or of the battery."""
 
     weights: int
+    rules: int
     rates: int
     together: int
     working: int
@@ -160,7 +161,7 @@ def memory(search: Search, workers: int = 1) -> Memory:
 
 def _memory(search: Search, workers: int) -> Memory:
     learner, inner, budget = search.learner, search.inner, search.budget
-    weights = learner.weights_per_run
+    weights, rules = learner.weights_per_run, learner.rule_numbers_per_run
     rates = PER_EVENT * inner.batch * sum(learner.units)
     width = torch.finfo(getattr(torch, inner.precision)).bits // 8
     kept = _kept(search) if "grad" in search.outer.wants else 0
@@ -171,12 +172,13 @@ def _memory(search: Search, workers: int) -> Memory:
     def block(runs: int, copies: float) -> tuple[float, int, int, float]:
         together = max(min(inner.block_runs, runs), 1)
         working = max(min(workers, -(-runs // together)), 1)
-        return (weights * copies + rates * max(copies - 1, 1)) * width * together * working, together, working, copies
+        numbers = weights * copies + (rates + rules) * max(copies - 1, 1)
+        return numbers * width * together * working, together, working, copies
 
     blocks_bytes, together, working, copies = max(block(generation, 2 + kept), block(max(tested, tuning), 2))
     runs = max(generation, tested, tuning)
     lists_bytes = runs * (PER_RUN + len(learner.params) * (8 + width) + 8 * 3 * len(search.task.metrics))
-    return Memory(weights, rates, together, working, copies, runs, blocks_bytes, lists_bytes)
+    return Memory(weights, rules, rates, together, working, copies, runs, blocks_bytes, lists_bytes)
 
 
 def _kept(search: Search) -> float:
@@ -209,9 +211,10 @@ def check_memory(search: Search, workers: int = 1, searches: int = 1) -> None:
             f"{search.battery.episodes}); lower one of them"
         )
     copies = f" x {math.ceil(needed.copies)} copies of {search.steps} steps in inner.segments = {search.segments}"
+    of_rules = f", {needed.rules} numbers of rules at them" if needed.rules else ""
     raise SpecError(
-        f"{sums}{needed.weights} weights and {needed.rates} rates per run (network of {_units(search)} units, "
-        f"inner.batch = {search.inner.batch}) x {needed.together} runs together (inner.block_runs = "
+        f"{sums}{needed.weights} weights{of_rules} and {needed.rates} rates per run (network of {_units(search)} "
+        f"units, inner.batch = {search.inner.batch}) x {needed.together} runs together (inner.block_runs = "
         f"{search.inner.block_runs}) x {needed.working} workers (--workers){copies if needed.copies > 2 else ''}; "
         f"lower one of them{', or raise inner.segments' if needed.copies > 2 else ''}"
     )

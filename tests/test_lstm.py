@@ -8,8 +8,11 @@ import pytest
 import torch
 from building import address, given_signals, random_signals, random_theta
 
+from metarule import trial
 from metarule.inspection.figures import LARGEST, coefficients_figure
 from metarule.inspection.numbers import Coefficients
+from metarule.plugins import SpecError
+from metarule.reading import find, read
 from metarule.recurrent import Recurrent, compressed
 from metarule.rules.lstm import Lstm
 from metarule.signals import Signals
@@ -120,6 +123,18 @@ def test_slopes_are_constants_to_a_meta_gradient_unless_asked_for(through):
     found = torch.autograd.grad(change.tensor(signals.weight).sum(), (theta, error), allow_unused=True)
     assert found[0].abs().max() > 0
     assert (found[1] is not None and float(found[1].abs().max()) > 0) is through
+
+
+def test_what_a_gradient_keeps_of_every_synapse_is_said_beforehand(monkeypatch):
+    few, many = (
+        read(find("learn_to_optimize"), (f"rule.hidden={hidden}", "network.hidden=[500]", "outer.generations=1"))[0]
+        for hidden in (2, 20)
+    )
+    assert trial.memory(many).blocks_bytes > 5 * trial.memory(few).blocks_bytes
+    monkeypatch.setattr(trial, "physical", lambda: 2 * trial.memory(few).bytes)
+    trial.check_memory(few)
+    with pytest.raises(SpecError, match="5500 weights, 1320000 numbers of rules at them"):
+        trial.check_memory(many)
 
 
 def test_of_hundreds_of_coefficients_the_largest_are_drawn():

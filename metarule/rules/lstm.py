@@ -76,6 +76,10 @@ class Lstm(Rule):
     def local(self):
         return all(TERMS[name].local for name in self.terms)
 
+    @property
+    def per_synapse(self):
+        return 12 * self.hidden * self.layers  # four gates before and after, two cells, two units and what is read
+
     def init(self, theta, weight):
         return self._network.init(weight.flatten(1))
 
