@@ -66,7 +66,10 @@ def child(folder: Path, mode: str, value: str) -> int:
     """Run or resume the search in `folder` in a process of its own; returns its exit status (-9: killed)."""
     command = [sys.executable, __file__, "child", str(folder), mode, value]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, check=False, stderr=subprocess.PIPE).returncode
+    done = subprocess.run(command, env=environment, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode not in (0, -signal.SIGKILL):
+        print(done.stderr, file=sys.stderr)
+    return done.returncode
 
 
 def prepared(folder: Path, outer: str, generations: int = 8, episodes: int = 4) -> Path:
