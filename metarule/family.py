@@ -15,7 +15,7 @@ from torch import Tensor
 from metarule import tree
 from metarule.collect import unknown
 from metarule.fingerprint import fingerprint
-from metarule.inner import Inner, Outcome, Runs
+from metarule.inner import Group, Inner, Outcome, Runs
 from metarule.learner import Learner
 from metarule.params import Param, starts
 from metarule.signals import State
@@ -170,7 +170,7 @@ class Family:
         carry: State | None = None,
         **settings: Any,
     ) -> Outcome:
-        """`engine.evaluate` of a mixed population: one call per structure, losses and gradients in theta's places.
+        """`engine.evaluate` of a mixed population, by structure: losses and gradients in theta's places.
 
         The gradient is 0 in columns that a candidate does not have. `carry` has one state per structure, each with
         all R runs first (0 where a run has another structure), so that rows of it are kept like any carry's.
@@ -180,16 +180,18 @@ class Family:
             raise ValueError("record was given for a family; structures differ in what they record: use learner(row)")
         episodes = torch.arange(len(runs.episodes))
         total = len(theta) * len(runs.episodes)
-        parts: list[tuple[Structure, Tensor, Tensor, Outcome]] = []
+        members: list[tuple[Structure, Tensor, Tensor]] = []
+        groups: list[Group] = []
         for structure, places in self._members(theta).items():
             rows = torch.tensor(places)
             own = runs._replace(candidates=tuple(runs.candidates[place] for place in places))
             slots = (rows[:, None] * len(runs.episodes) + episodes).flatten()
             state = None if carry is None else tree.selected(carry[_label(structure)], slots)
-            row = theta[rows][:, self._places(structure)]
-            outcome = engine.evaluate(self.build[structure], row, task, own, steps, carry=state, **settings)
-            parts.append((structure, rows, slots, outcome))
-        first = parts[0][3]
+            groups.append(Group(self.build[structure], theta[rows][:, self._places(structure)], own, state))
+            members.append((structure, rows, slots))
+        outcomes = engine.evaluate_each(groups, task, steps, **settings)
+        parts = [(*each, outcome) for each, outcome in zip(members, outcomes, strict=True)]
+        first = outcomes[0]
         grad = None
         if first.grad is not None:
             grad = torch.zeros(len(theta), len(self.params), dtype=first.grad.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,6 +80,15 @@ class Map(Protocol):
     ) -> Iterable[Result]: ...
 
 
+class Group(NamedTuple):
+    """Candidates of one learner, their addresses and the state that they go on from."""
+
+    learner: Any
+    theta: Float[Tensor, "C P"]
+    runs: Runs
+    carry: State | None = None
+
+
 class Inner(ABC):
     """The engine behind one call; all engines equal the reference."""
 
@@ -106,6 +116,13 @@ class Inner(ABC):
         better when larger count negatively); `score_at` numbers of steps done after which to score (default the end);
         `record` every so many steps; `carry` the state to go on from. Raises ValueError on a mismatch of these.
         """
+
+    def evaluate_each(self, groups: Sequence[Group], task: Task, steps: range, **settings: Any) -> list[Outcome]:
+        """`evaluate` of several learners with the same settings, side by side where the engine spreads its work."""
+        return [
+            self.evaluate(group.learner, group.theta, task, group.runs, steps, carry=group.carry, **settings)
+            for group in groups
+        ]
 
 
 def in_turn(function: Callable[[Job], Result], jobs: Sequence[Job], /, arrived: Arrived = unheard) -> Iterator[Result]:
@@ -145,23 +162,46 @@ class Reference(Inner):
         record=None,
         carry=None,
     ):
+        (outcome,) = self.evaluate_each(
+            [Group(learner, theta, runs, carry)], task, steps, batch=batch, wants=wants, objectives=objectives,
+            score_at=score_at, record=record,
+        )  # fmt: skip
+        return outcome
+
+    def evaluate_each(self, groups, task, steps, **settings):
+        split = [self._split(group, task, steps, **settings) for group in groups]
+        outcomes = iter(list(self.map(run_block, [block for _, blocks in split for block in blocks])))
+        return [gathered(list(itertools.islice(outcomes, len(blocks))), asked) for asked, blocks in split]
+
+    def _split(
+        self,
+        group: Group,
+        task: Task,
+        steps: range,
+        batch: int = 1,
+        wants: frozenset[str] = frozenset({"loss"}),
+        objectives: tuple[str, ...] = (),
+        score_at: tuple[int, ...] = (),
+        record: int | None = None,
+    ) -> tuple[Question, list[Block]]:
+        """What a group is asked, and its blocks."""
+        learner, theta, runs, carry = group
         asked = question(theta, task, runs, steps, objectives, score_at)
         addresses = runs.addresses
         rows = theta.to(self.dtype).repeat_interleave(len(runs.episodes), dim=0)
         size = self.block_runs or len(addresses)
 
-        def part(state: State | None, first: int) -> State | None:
-            return None if state is None else tree.selected(state, slice(first, first + size))
+        def part(first: int) -> State | None:
+            return None if carry is None else tree.selected(carry, slice(first, first + size))
 
-        blocks = [
+        return asked, [
             Block(
                 learner, rows[first : first + size], task, addresses[first : first + size], runs.seed, steps, batch,
-                wants, asked.objectives, asked.score_at, record, part(carry, first),
+                wants, asked.objectives, asked.score_at, record, part(first),
                 self.dtype, self.segments,
             )
             for first in range(0, len(addresses), size)
         ]  # fmt: skip
-        return gathered(list(self.map(run_block, blocks)), asked)
 
 
 class Question(NamedTuple):

@@ -14,6 +14,7 @@ from metarule.cli.progress import counting, shortened
 from metarule.collect import load_file
 from metarule.family import Family
 from metarule.findings import terms
+from metarule.inner import Reference, Runs, unheard
 from metarule.inspection.figures import front_figure, keep
 from metarule.inspection.numbers import front
 from metarule.jobs import plan
@@ -217,6 +218,23 @@ def test_the_largest_structure_decides_how_much_memory_is_needed_and_all_count_f
     sizes = [memory(each).bytes for each in SEARCH.structures]
     assert memory(SEARCH).bytes == max(sizes) > min(sizes)
     assert plan(SEARCH, 1)["structures"] == 6
+
+
+def test_all_structures_of_a_generation_are_spread_over_workers_at_once():
+    calls = []
+
+    def spread(function, jobs, arrived=unheard):
+        calls.append(len(jobs))
+        return [function(job) for job in jobs]
+
+    theta = torch.stack([row(name, "[6]") for name in TABLE["structure"]["algorithm"]])
+    engines = Reference(1, torch.float64), Reference(1, torch.float64, map=spread)
+    alone, together = (
+        SEARCH.family.evaluate(engine, theta, SEARCH.task, Runs((0, 1, 2), (0, 1)), range(2), batch=4)
+        for engine in engines
+    )
+    assert calls == [6]
+    assert torch.equal(alone.loss, together.loss)
 
 
 def test_progress_shows_the_structure_and_the_numbers_that_count():
