@@ -152,10 +152,14 @@ def _besieged(
         search = subprocess.Popen(
             command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
         )
+        log, size = run / "log.jsonl", 0
         while done < kills and search.poll() is None:
-            time.sleep(moments.uniform(0.1, 2.0))
-            begun = (run / "spec.json").exists() and search.poll() is None
-            workers = workers_of(owner or search.pid) if begun else []
+            if not log.exists() or log.stat().st_size == size:  # a start takes longer than a block: let it get on
+                time.sleep(0.01)
+                continue
+            time.sleep(moments.uniform(0.0, 0.5))
+            size = log.stat().st_size
+            workers = workers_of(owner or search.pid)
             if workers:
                 os.kill(moments.choice(workers), signal.SIGKILL)
                 done += 1
