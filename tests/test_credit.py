@@ -26,16 +26,19 @@ from metarule.credit.direct_feedback_alignment import DirectFeedbackAlignment
 from metarule.credit.feedback import feedback_name, without_bias
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
+from metarule.credit.none import Nobody
 from metarule.credit.sign_symmetry import MAGNITUDES, SignSymmetry
 from metarule.inner import Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network, Population, Projection
 from metarule.params import starts
+from metarule.rules.terms import Terms
 from metarule.rules.textbook import Delta, WeightDecay
 from metarule.signals import Batch
 from metarule.synapses.sgd import Sgd
 from metarule.tasks.digits import Digits
 from metarule.tasks.gaussian import Gaussian
+from metarule.tasks.set_point import SetPoint
 from metarule.zoo import ZOO
 
 # every kind as it comes, and the settings with which the zoo uses it
@@ -176,6 +179,13 @@ GUESSING = 0.1 + 10 * (0.1 * 0.9 / 270) ** 0.5
 @every_credit
 def test_it_learns_its_acceptance_task_at_one_of_five_rates(credit):
     fast = Reference(dtype=torch.float32)
+    if credit.not_local == Nobody.not_local and "post_ref" in credit.gives:
+        # nobody teaches, but spikes are counted over time: the rate at which -alpha / (kappa T) = target, 10 Hz
+        rule = Terms(("pre", "post_ref_pre"), normalise=False, start={"pre": 0.0195, "post_ref_pre": -0.05})
+        learner = fitting_learner(credit, (10, 20), rule=rule, bias=False, output="linear")
+        outcome = train(learner, starts(learner.params)[None], 100, SetPoint(10, 20, step=2.0), batch=20)
+        assert float(outcome.scores["rate_error"].max()) < 1.0  # from 100 Hz and more
+        return
     if credit.gives & TEACHING:
         row = next((row for row in ZOO.values() if row.credit == credit), None)
         learner = fitting_learner(credit, (64, 24, 10), row.synapse if row else None)
