@@ -46,7 +46,7 @@ def learners(paths: list[str]) -> Mapping[str, tuple[Learner, Float[Tensor, "1 P
     for path in paths:
         run = mr.load(path)
         theta = torch.tensor([list(run.theta.values())], dtype=torch.float64)
-        found[path] = replace(run.search.learner, network=NETWORK), theta
+        found[path] = replace(run.learner, network=NETWORK), theta
     return found
 
 
