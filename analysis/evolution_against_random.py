@@ -5,7 +5,7 @@ of evolution ends with its first acceptable program, and its success rate is acc
 evaluated, all runs together; random search goes on, and each of its acceptable programs counts. Intervals are
 bootstraps over runs; where random search found nothing, its rate is at most 3 over its programs (95 %).
 
-    python analysis/evolution_against_random.py runs/linear_regression_programs-seed* runs/linear_regression_random-seed*
+    python analysis/evolution_against_random.py runs/evolved-seed* runs/random-seed*
 """
 
 from __future__ import annotations
