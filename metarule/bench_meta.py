@@ -9,6 +9,8 @@ the weights' size, autograd through all steps. `reference` is metarule's engine.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -48,9 +50,13 @@ class Images(NamedTuple):
     answers: Int[Tensor, "R Q"]
 
 
+POOL = 512
+"""Random images that every run draws its own from."""
+
+
 @dataclass(frozen=True)
 class Pass(Task):
-    """Random images, each shown once; classes are told by their pixels' means."""
+    """Random images of five classes, told by where they are bright; each step shows one."""
 
     kind = "bench_pass"
     source = "this module"
@@ -74,13 +80,17 @@ class Pass(Task):
 
     def images(self, noise: Noise) -> Images:
         """The images of every run."""
-        classes = noise.at("classes").uniform(WAYS, SIZES[0])
-        labels = noise.at("labels").integers(WAYS, self.length)
-        answers = torch.arange(WAYS).repeat(QUERIES).expand(noise.runs, -1)
-        runs = torch.arange(noise.runs)[:, None]
-        blur = noise.at("blur").uniform(self.length + answers.shape[1], SIZES[0])
-        pixels = classes[runs, torch.cat((labels, answers), dim=1)] * blur
-        return Images(pixels[:, : self.length], labels, pixels[:, self.length :], answers)
+        pool, labels = _pool(noise.dtype)
+        rows = noise.at("rows").integers(POOL, self.length + WAYS * QUERIES)
+        shown, asked = rows[:, : self.length], rows[:, self.length :]
+        return Images(pool[shown], labels[shown], pool[asked], labels[asked])
+
+
+@functools.lru_cache(maxsize=2)
+def _pool(dtype: torch.dtype) -> tuple[Float[Tensor, "images J"], Int[Tensor, "images"]]:
+    noise = noise_for([("bench_meta",)], dtype)
+    labels = noise.at("labels").integers(WAYS, POOL)[0]
+    return noise.at("classes").uniform(WAYS, SIZES[0])[0][labels] * noise.at("blur").uniform(POOL, SIZES[0])[0], labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +131,9 @@ class PublishedNetwork(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        ends = zip(SIZES[:-1], SIZES[1:], strict=True)
-        self.layers = torch.nn.ModuleList(torch.nn.Linear(size_in, size_out, bias=False) for size_in, size_out in ends)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Linear(size_in, size_out, bias=False) for size_in, size_out in itertools.pairwise(SIZES)
+        )
 
     def forward(self, x: Float[Tensor, "B J"]) -> list[Float[Tensor, "B I"]]:
         """The rates of all layers, the input first and the drive of the output last."""

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule import tree
+from metarule.lazy_weight import LazyWeight, Parts, written
 from metarule.learner import Columns, Learner
 from metarule.rng import Noise, noise_for
 from metarule.signals import Batch, State
@@ -30,6 +31,12 @@ class Recording:
 
     steps: tuple[int, ...]
     series: dict[str, Tensor]
+
+
+LARGE = 4096
+"""Weights of a projection from which on its gradient is kept in factors; below, a step is more calls than memory."""
+SEEN, REACH = 2, 8
+"""That is for batches of few events, and for so many events at a time."""
 
 
 class Block(NamedTuple):
@@ -106,61 +113,108 @@ def _pushed_forward(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
     return BlockOutcome(_mean(total, block), gradient, _kept(state, block), world.recording())
 
 
+class _Piece(NamedTuple):
+    """Some steps with their graph: from which leaves they began, and what became of them."""
+
+    row: Float[Tensor, "R P"]
+    inputs: list[Tensor]
+    weights: dict[int, Parts]  # place among the inputs -> a weight whose gradient comes in pairs
+    end: State
+    scores: dict[str, Tensor]
+    moving: list[bool]  # which leaves of `end` depend on theta
+
+
 def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
     """Forward in segments without a graph, backward segment by segment: memory of one segment, time of two passes."""
     block = world.block
     spans = _spans(block.steps, segments=block.segments)
+    born = [
+        leaf.requires_grad for leaf in tree.leaves(world.start(block.learner.columns(theta.clone().requires_grad_())))
+    ]
     with torch.no_grad():
         columns = block.learner.columns(theta)
-        states = [world.start(columns)]
+        states, moving = [world.start(columns)], [born]
         for first, last in spans[:-1]:
             states.append(world.advance(columns, states[-1], range(first, last), in_place=False, record=False))
-    moving = _moving(world, theta, states)
+            moving.append(_moved(moving[-1], states[-2], states[-1]))
     total: dict[str, Tensor] = {}
     gradient = torch.zeros_like(theta)
     cotangents: list[Tensor] = []
     final: State = {}
     for place in reversed(range(len(spans))):
-        first, last = spans[place]
-        row = theta.clone().requires_grad_()
-        columns = block.learner.columns(row)
-        inputs: list[Tensor] = []
-        if place == 0:  # theta may enter the state through init, so the beginning is made anew
-            begin = world.start(columns)
-        else:
-            begin = _live(states[place], moving)
-            inputs = [leaf for leaf, moves in zip(tree.leaves(begin), moving, strict=True) if moves]
-        end, scores = world.scored(columns, begin, range(first, last), in_place=False)
-        outputs: list[Tensor] = []
-        seeds: list[Tensor] = []
-        if cotangents:
-            outputs = [leaf for leaf, moves in zip(tree.leaves(end), moving, strict=True) if moves]
-            seeds = cotangents
-        else:
-            final = end
-        if scores:
-            total = _summed(total, {name: value.detach() for name, value in scores.items()})
-            objective = scores[block.objectives[0]] / len(block.score_at)
-            outputs = [*outputs, -objective if block.task.metrics[block.objectives[0]] == "max" else objective]
-            seeds = [*seeds, torch.ones_like(objective)]
-        pairs = [(output, seed) for output, seed in zip(outputs, seeds, strict=True) if output.requires_grad]
-        if not pairs:  # nothing here depends on theta
-            cotangents = [torch.zeros_like(leaf) for leaf in inputs]
-            continue
-        found = torch.autograd.grad(
-            [output for output, _ in pairs], [row, *inputs], [seed for _, seed in pairs], materialize_grads=True
-        )
-        gradient = gradient + found[0]
-        cotangents = list(found[1:])
+        # theta may enter the state through init, so the beginning is made anew
+        pieces = _pieces(world, theta, states[place] if place else None, moving[place], range(*spans[place]))
+        final = final or tree.mapped(pieces[-1].end, torch.Tensor.detach)
+        for piece in reversed(pieces):
+            total = total | _summed(total, {name: value.detach() for name, value in piece.scores.items()})
+            found, cotangents = _pulled_back(block, piece, cotangents)
+            gradient = gradient + found
     return BlockOutcome(_mean(total, block), gradient, _kept(final, block), world.recording())
 
 
-def _moving(world: World, theta: Tensor, states: list[State]) -> list[bool]:
-    """Which leaves a gradient has to cross between segments: what theta enters by init, and what is ever replaced."""
-    start = world.start(world.learner.columns(theta.clone().requires_grad_()))
-    born = [leaf.requires_grad for leaf in tree.leaves(start)]
-    flat = zip(born, tree.leaves(states[0]), tree.leaves(states[-1]), strict=True)
-    return [new.is_floating_point() and (from_theta or old is not new) for from_theta, old, new in flat]
+def _pieces(world: World, theta: Tensor, state: State | None, moving: list[bool], steps: range) -> list[_Piece]:
+    """A segment with its graph, cut into pieces between which the state is written out."""
+    block = world.block
+    # a weight of which few events see much is cheaper as what was added to it
+    lazy = [
+        name
+        for name, (size_out, size_in) in world.shapes.items()
+        if block.batch <= SEEN and size_out * size_in >= LARGE
+    ]
+    pieces = []
+    for first, last in _spans(steps, segments=math.ceil(len(steps) * block.batch / REACH) if lazy else 1):
+        row = theta.clone().requires_grad_()
+        columns = block.learner.columns(row)
+        begin = world.start(columns) if state is None else _live(state, moving)
+        inputs = (
+            [] if state is None else [leaf for leaf, moves in zip(tree.leaves(begin), moving, strict=True) if moves]
+        )
+        parts = {name: _parts(begin["weights"][name], inputs) for name in lazy}
+        weights = begin["weights"] | {name: LazyWeight.of(part) for name, part in parts.items()}
+        end, scores = world.scored(columns, {**begin, "weights": weights}, range(first, last), in_place=False)
+        end = {**end, "weights": {name: written(weight) for name, weight in end["weights"].items()}}
+        moving = _moved(moving, begin, end)
+        places = {place: part for part in parts.values() for place, leaf in enumerate(inputs) if leaf is part.base}
+        pieces.append(_Piece(row, inputs, places, end, scores, moving))
+        state = end
+    return pieces
+
+
+def _parts(weight: Tensor, inputs: list[Tensor]) -> Parts:
+    wanted = any(leaf is weight for leaf in inputs)
+    return Parts(weight, torch.zeros((), dtype=weight.dtype, requires_grad=True) if wanted else None)
+
+
+def _pulled_back(block: Block, piece: _Piece, cotangents: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The gradients of a piece in theta and in what it began from, given those of what it ended in."""
+    outputs, seeds = [], []
+    if cotangents:
+        outputs = [leaf for leaf, moves in zip(tree.leaves(piece.end), piece.moving, strict=True) if moves]
+        seeds = cotangents
+    if piece.scores:
+        objective = piece.scores[block.objectives[0]] / len(block.score_at)
+        outputs = [*outputs, -objective if block.task.metrics[block.objectives[0]] == "max" else objective]
+        seeds = [*seeds, torch.ones_like(objective)]
+    pairs = [(output, seed) for output, seed in zip(outputs, seeds, strict=True) if output.requires_grad]
+    if not pairs:  # nothing here depends on theta
+        return torch.zeros_like(piece.row), [torch.zeros_like(leaf) for leaf in piece.inputs]
+    tokens = [part.token for part in piece.weights.values() if part.token is not None]
+    found = torch.autograd.grad(
+        [output for output, _ in pairs],
+        [piece.row, *piece.inputs, *tokens],
+        [seed for _, seed in pairs],
+        materialize_grads=True,
+    )
+    back = list(found[1 : 1 + len(piece.inputs)])
+    for place, part in piece.weights.items():
+        back[place] = part.gradient(back[place])
+    return found[0], back
+
+
+def _moved(before: list[bool], begin: State, end: State) -> list[bool]:
+    """Which leaves a gradient has to cross: what theta enters by init, and what was ever replaced."""
+    flat = zip(before, tree.leaves(begin), tree.leaves(end), strict=True)
+    return [new.is_floating_point() and (moves or old is not new) for moves, old, new in flat]
 
 
 def _live(state: State, moving: list[bool]) -> State:
@@ -193,6 +247,7 @@ class World:
         self.frozen = block.task.frozen(block.learner.network)
         self.snapshots: list[dict[str, Tensor]] = []
         self.snapshot_steps: list[int] = []
+        self.shapes = {p.name: block.learner.network.shape(p) for p in block.learner.plastic}
 
     def start(self, columns: Columns) -> State:
         """The state before the first step."""

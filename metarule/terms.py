@@ -249,14 +249,15 @@ def combine(terms: tuple[Term, ...], coefficients: Float[Tensor, "R K"], signals
 
     runs, size_out, size_in = signals.weight.shape
     count = events(signals)
-    means = coefficients / count if count > 1 else coefficients
+    # taken apart at once: a view per term and step is a node each on the way back
+    means = (coefficients / count if count > 1 else coefficients)[:, :, None, None].unbind(1)
 
     anchors, sums = [], []
     for anchor, members in plan.groups:
         total: Tensor | None = None
         for product in members:
             value = side(product.right if plan.anchor_left else product.left)
-            total = _added(total, means[:, product.k, None, None], value, product.sign)
+            total = _added(total, means[product.k], value, product.sign)
         anchors.append(side(anchor))
         sums.append(total)
     left, right = (anchors, sums) if plan.anchor_left else (sums, anchors)

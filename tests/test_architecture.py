@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 # package. Names on one line never import one another. A new module joins where it belongs, or the test fails.
 ORDER = """
 signals params rng collect records
-archive tree terms nonlinearities recurrent
+archive tree terms nonlinearities recurrent lazy_weight
 programs
 program_text symbolic
 mean_field
