@@ -59,7 +59,7 @@ class RewardedPatterns(Task):
     rate: float = 6.0
     duration: float = 0.5
     noise_sd: float = 0.01
-    spread: float = 0.2
+    spread: float = 0.05
     split: str = "search"
 
     kind = "rewarded_patterns"
