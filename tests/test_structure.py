@@ -142,6 +142,14 @@ def test_a_switched_off_term_is_reported_with_a_coefficient_of_nothing():
     assert rows["error_pre"]["raw"] == rows["error_pre"]["normalised"] == 0.0
 
 
+def test_what_learns_the_feedback_counts_as_complexity_too():
+    pick = {"rule__forward__use_weight_decay": 0.0}
+    plain, mirror = (
+        row(name, "[6]", rule__forward__error_pre=0.3, **pick) for name in TABLE["structure"]["algorithm"][:2]
+    )
+    assert SEARCH.family.complexity(torch.stack((plain, mirror))).tolist() == [1.0, 2.0]
+
+
 def test_known_rules_become_rows_and_are_tried_first():
     known = [
         {"algorithm": "node_perturbation", "rule.forward.reward_post_change_pre": 0.1, "credit.sigma": 0.2},

@@ -33,6 +33,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 WIDE = 20
 """A ratio of losses from which on a logarithmic axis shows more."""
 
+STEEP = 5
+"""The same for the losses of a front."""
+
 FAR = 1.5
 """How far beyond the front's worst loss a rule is still drawn, in heights of the front."""
 
@@ -179,6 +182,9 @@ def front_figure(numbers: Front, title: str) -> Figure:
     axes.set_xlabel(second)
     axes.set_ylabel(f"{first} in the search (lower is better)")
     axes.set_xlim(left=min(0.0, min(across)) - 0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if 0 < lowest < highest / STEEP:
+        axes.set_yscale("log")
     axes.legend(frameon=False, fontsize="small", loc="upper right")
     dress(axes)
     axes.set_title(f"{title}: what no other rule beats", loc="left", fontsize="medium")

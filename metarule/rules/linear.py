@@ -45,6 +45,11 @@ class LinearRule(Rule):
         """The coefficient of every term, in units of theta."""
         return theta
 
+    def complexity(self, theta):
+        if not self.params:  # its terms have no coefficients, and are there all the same
+            return theta.new_full((len(theta),), len(self.weighted))
+        return super().complexity(theta)
+
     def delta(self, theta: Float[Tensor, "R P"], signals: Signals, state: State, noise: Noise) -> tuple[Change, State]:
         runs, size_out, size_in = signals.weight.shape
         if not self.params:
