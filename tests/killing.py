@@ -27,7 +27,7 @@ OUTER = {
     "meta_gradient": 'kind = "meta_gradient"\ncandidates = 1',
     "optuna": 'kind = "optuna"\ncandidates = 4',
 }
-GENERATIONS = 300
+GENERATIONS = 150
 """Long enough for many kills within one search."""
 
 SEARCH = """

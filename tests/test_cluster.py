@@ -19,11 +19,15 @@ import pytest
 from metarule import cluster as module
 from metarule import jobs, reading
 from metarule.cluster import Cluster
+from metarule.collect import load_file
 from metarule.records import ClusterLost, WorkersDied
 from metarule.runs import RunFolder
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 pytest.importorskip("cryptography", reason="the extra 'cluster' is not installed")
+
+ROOT = Path(__file__).parent.parent
+analysis = load_file(ROOT / "analysis" / "workers.py")
 
 DEATHS = 1
 """How many workers a block may cost here, so that the test of one that costs all is short."""
@@ -75,15 +79,17 @@ def nobody():
         yield local
 
 
-def test_a_search_on_a_cluster_ends_as_in_one_process_plug_ins_included(address, tmp_path):
-    def searched(name: str, **where: Any) -> dict[str, str]:
-        file = Path(__file__).parents[1] / "docs" / "my_rule.toml"
-        settings = ("outer.generations=2", "outer.candidates=4", "inner.steps=5", "inner.block_runs=4")
-        folder = RunFolder(tmp_path / name / "run")
-        jobs.start(folder, *reading.read(file, (*settings, "network.hidden=[8]", "battery.episodes=4")), **where)
-        return killing.digests(folder.path)
-
-    assert searched("cluster", cluster=Cluster(address)) == searched("here")
+def test_a_search_on_a_cluster_ends_as_in_one_process_plug_ins_included(address):
+    file = str(ROOT / "docs" / "my_rule.toml")
+    sizes = ("outer.generations=2", "outer.candidates=4", "inner.steps=5", "inner.block_runs=4", "network.hidden=[8]")
+    settings = (*sizes, "battery.episodes=0")
+    found = {
+        "one process": analysis.measured(file, settings, workers=1),
+        "Dask": analysis.measured(file, settings, cluster=Cluster(address)),
+    }
+    assert analysis.table(found).endswith("identical, bit for bit")
+    found["Dask"] = found["Dask"] | {"theta": "another"}
+    assert analysis.table(found).endswith("DIFFERENT")
 
 
 def test_a_worker_that_dies_is_replaced_and_every_block_is_heard_of_once(address, tmp_path):
