@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metarule import api
+from metarule import api, comparing
 from metarule.cli.progress import counting, shortened
 from metarule.collect import load_file
 from metarule.family import Family
@@ -194,6 +194,13 @@ def test_a_run_is_the_learner_that_was_found_with_its_numbers(run):
     assert result["equation"] == text(equations(plain, numbers[0]))
     named = {each["name"].removeprefix("forward.") for each in result["terms"]}
     assert named == set(table_of(plain.rules["forward"])["terms"])
+
+
+def test_a_run_over_structure_is_compared_as_the_learner_that_it_found(run):
+    setting = comparing.setting([str(run.path)], None, ())
+    assert setting.network.hidden == tuple(json.loads(run.found["structure"]["network.hidden"]))
+    battery = comparing.comparison([str(run.path), "backprop"], setting, 2, 1)
+    assert {each.learner for each in battery.rows} == {str(run.path), "backprop"}
 
 
 def test_the_front_is_written_shown_and_drawn(run):
