@@ -206,7 +206,7 @@ Step = Callable[[Setting], Float[Tensor, "P"]]
 STEPS: dict[str, Step] = {"published": published, "reference": reference}
 
 
-def measure(repeats: int = 5, runs: int = 8, length: int = WAYS * SHOTS) -> list[dict[str, Any]]:
+def measure(repeats: int = 3, runs: int = 32, length: int = WAYS * SHOTS) -> list[dict[str, Any]]:
     """Seconds per meta-step of `runs` tasks, medians over interleaved repeats; one thread.
 
     Raises RuntimeError where the two gradients differ by more than 1e-3.

@@ -39,6 +39,7 @@ loop
 trial
 jobs
 bench bench_meta inspection
+bench_memory
 identification
 comparing replicates catalog doctor contracts distillation
 api

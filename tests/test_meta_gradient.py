@@ -13,6 +13,7 @@ import torch
 from building import address, assert_states_close, fitting_learner, random_theta, train
 from test_inner import LEARNERS, PLUGINS, every_learner, rows
 
+from metarule import bench_memory
 from metarule.collect import load_file
 from metarule.contracts.outer import check_outer
 from metarule.credit.feedback_alignment import FeedbackAlignment
@@ -293,3 +294,11 @@ def test_a_number_of_candidates_that_does_not_fit_is_refused(settings, candidate
 def test_settings_that_make_no_sense_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         MetaGradient(**settings)
+
+
+def test_forward_mode_and_differences_take_no_memory_per_step():
+    found = {(row["estimator"], row["steps"]): row["grown_mib"] for row in bench_memory.measure((20, 200))}
+    assert found["reverse", 200] > 4 * found["reverse", 20] > 20
+    assert found["segments", 200] < 0.3 * found["reverse", 200]
+    for name in ("forward", "differences"):
+        assert found[name, 200] < found[name, 20] + 3

@@ -12,16 +12,30 @@ from metarule.cli.output import emit, show
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def bench(json: Json = False) -> None:
+def bench(
+    meta_step: Annotated[
+        bool, typer.Option("--meta-step", help="Instead: seconds per meta-step against the published loop (minutes).")
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Instead: memory of each estimator of a meta-gradient, by inner steps.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Measure run-steps per second against one network at a time and torch.func.vmap."""
-    from metarule.bench import measure
+    from metarule import bench as throughput
+    from metarule import bench_memory, bench_meta
     from metarule.inspection.report import plain_table
 
-    rows = measure()
+    if meta_step:
+        title, rows = "Meta-steps, interleaved in one process", bench_meta.measure()
+    elif memory:
+        title, rows = "Memory of a meta-gradient, a process each", bench_memory.measure()
+    else:
+        title, rows = "Throughput, interleaved in one process", throughput.measure()
     if json:
         emit(rows)
     else:
-        show(plain_table("Throughput, interleaved in one process", rows))
+        show(plain_table(title, rows))
 
 
 def doctor(json: Json = False) -> None:
