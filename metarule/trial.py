@@ -164,7 +164,7 @@ def _memory(search: Search, workers: int) -> Memory:
     weights, rules = learner.weights_per_run, learner.rule_numbers_per_run
     rates = PER_EVENT * inner.batch * sum(learner.units)
     width = torch.finfo(getattr(torch, inner.precision)).bits // 8
-    kept = _kept(search) if "grad" in search.outer.wants else 0
+    kept = _kept(search) if "grad" in search.outer.wants and "forward" not in search.outer.wants else 0
     generation = budget.candidates * inner.episodes
     tested = search.battery.episodes
     tuning = GRID * (budget.generations * generation // (GRID + SPARE)) if tested and search.task.baselines else 0
