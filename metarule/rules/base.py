@@ -39,11 +39,6 @@ class Rule(ABC):
         return 0
 
     @property
-    def per_synapse(self) -> int:
-        """Numbers per synapse that a step takes and a meta-gradient keeps, the weight apart; 0 where they are few."""
-        return 0
-
-    @property
     def local(self) -> bool:
         """True where dW_ij depends on units i and j, on w_ij and on broadcast scalars only."""
         return True
