@@ -114,7 +114,8 @@ class Inner(ABC):
         `learner` is a Learner, or what else the engine can train: the rows of theta are its `params`.
         `wants` of {"loss", "grad", "forward", "carry"}, "forward" beside "grad" for forward mode;
         `objectives` are metrics of the task (default its loss; those that are better when larger count negatively);
-        `score_at` numbers of steps done after which to score (default the end); `record` every so many steps; `carry` the state to go on from. Raises ValueError on a mismatch of these.
+        `score_at` numbers of steps done after which to score (default the end); `record` every so many
+        steps; `carry` the state to go on from. Raises ValueError on a mismatch of these.
         """
 
     def evaluate_each(self, groups: Sequence[Group], task: Task, steps: range, **settings: Any) -> list[Outcome]:
