@@ -40,9 +40,9 @@ class MetaGradient(OuterLoop):
     et al. 2021) and "differences" follow that of the whole. `curriculum` holds lengths of the unroll, each for
     `curriculum_every` generations and the last one on; `l1_path` holds penalties in place of `l1`, each for `l1_every`.
 
-    `clip` bounds the gradient's norm; give it with "es" and "pes", where a pair that all but diverged outweighs the rest.
-    Where a run diverged the step is left out and counted in `skipped`. Warns where
-    the gradient promises more than the loss can hold: the inner run is chaotic (Metz et al. 2021).
+    `clip` bounds the gradient's norm; give it with "es" and "pes", where a pair that all but diverged outweighs all
+    others. Where a run diverged the step is left out and counted in `skipped`. Warns where the gradient promises more
+    than the loss can hold: the inner run is chaotic (Metz et al. 2021).
     """
 
     kind = "meta_gradient"
