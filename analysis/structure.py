@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 import metarule as mr
@@ -155,7 +156,8 @@ def figure(found: dict[str, Any]) -> Figure:
             axes.errorbar([rule["complexity"]], [each["mean"]], yerr=bar, fmt="o", color=PALETTE[place % len(PALETTE)])
         for dash, (name, scores) in zip(("-", "--"), found["baselines"].items(), strict=True):
             axes.axhline(scores[task]["mean"], color="0.4", lw=0.9, ls=dash, label=f"{name}, tuned")
-        axes.set_xlabel("terms in use")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("terms in use, those by which feedback learns included")
         axes.set_ylabel("NMSE" if task == "autoencoder" else "accuracy")
         axes.set_title(task, loc="left", fontsize="medium")
         dress(axes)

@@ -133,6 +133,14 @@ def test_a_switched_off_term_is_a_rule_without_it():
     assert rule.units((4, 5)) == (*plain.units((4, 5)), 1.0, 1.0)
 
 
+def test_terms_may_be_searched_in_units_of_their_own():
+    rule = Terms(("error_pre", "oja"), scale=0.5, scale_by_term={"oja": 0.01})
+    assert [param.scale for param in rule.params] == [0.5, 0.01]
+    assert rule.fitted(frozenset({"pre", "post"})) == Terms(("oja",), scale=0.5, scale_by_term={"oja": 0.01})
+    with pytest.raises(ValueError, match="scale_by_term"):
+        Terms(("error_pre",), scale_by_term={"oja": 0.01})
+
+
 def test_a_switched_off_term_is_reported_with_a_coefficient_of_nothing():
     plain, own = SEARCH.found(starts(SEARCH.family.params))
     names = [param.name for param in plain.learner.params]

@@ -18,7 +18,8 @@ class Terms(LinearRule):
     """dW = sum_k theta_k s_k term_k, shared by all synapses of its projections.
 
     s_k = 1 with `normalise = false` (published raw coefficients); else `Term.scale`, so that theta_k means the same at
-    every width. `start` gives first values by name, the rest start at 0; `scale` is the unit in which searches step.
+    every width. `start` gives first values by name, the rest start at 0; `scale` is the unit in which searches step,
+    `scale_by_term` that of some terms.
     With `switches` every term is also on or off: which terms a rule has is searched beside how strong they are.
     Raises ValueError on an unknown, repeated or missing term.
     """
@@ -30,6 +31,7 @@ class Terms(LinearRule):
     normalise: bool = True
     start: dict[str, float] = field(default_factory=dict, hash=False)
     scale: float = 1.0
+    scale_by_term: dict[str, float] = field(default_factory=dict, hash=False)
     switches: bool = False
 
     def __post_init__(self) -> None:
@@ -40,9 +42,10 @@ class Terms(LinearRule):
                 raise ValueError(unknown("rule.terms", name, TERMS))
         if len(set(self.terms)) < len(self.terms):
             raise ValueError(f"rule.terms = {list(self.terms)} names a term twice")
-        for name in self.start:
-            if name not in self.terms:
-                raise ValueError(unknown("rule.start", name, self.terms))
+        for owner, named in (("rule.start", self.start), ("rule.scale_by_term", self.scale_by_term)):
+            for name in named:
+                if name not in self.terms:
+                    raise ValueError(unknown(owner, name, self.terms))
 
     @property
     def weighted(self) -> tuple[Term, ...]:
@@ -52,7 +55,10 @@ class Terms(LinearRule):
     def params(self) -> tuple[Param, ...]:
         switches = tuple(Param(switch_of(name), start=1.0, choices=SWITCH) for name in self.terms if self.switches)
         when = {name: ((switch_of(name), SWITCH[1:]),) if self.switches else () for name in self.terms}
-        numbers = (Param(n, start=self.start.get(n, 0.0), scale=self.scale, when=when[n]) for n in self.terms)
+        numbers = [
+            Param(name, self.start.get(name, 0.0), self.scale_by_term.get(name, self.scale), when=when[name])
+            for name in self.terms
+        ]
         return (*numbers, *switches)
 
     def coefficients(self, theta):
@@ -66,7 +72,11 @@ class Terms(LinearRule):
         kept = tuple(name for name in self.terms if TERMS[name].reads <= given)
         if not kept:
             raise ValueError(f"rule.terms = {list(self.terms)} read none of the signals {', '.join(sorted(given))}")
-        return replace(self, terms=kept, start={name: self.start[name] for name in self.start if name in kept})
+        start, scales = (
+            {name: number for name, number in named.items() if name in kept}
+            for named in (self.start, self.scale_by_term)
+        )
+        return replace(self, terms=kept, start=start, scale_by_term=scales)
 
 
 def switch_of(term: str) -> str:
