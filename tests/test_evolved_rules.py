@@ -10,6 +10,7 @@ from building import EXACT
 
 from metarule.collect import load_file
 from metarule.inner import Runs
+from metarule.loop import begun, engine_for, generations
 from metarule.reading import find, read
 from metarule.rng import noise_for
 from metarule.symbolic import parsed
@@ -169,3 +170,16 @@ def test_the_analyses_read_run_folders(tmp_path, capsys):
     random = mr.search("linear_regression_programs", "outer.scheme=random", *few, runs_dir=tmp_path).path
     chance.main([str(evolved), str(random)])
     assert "evolution over random search: 1.0" in capsys.readouterr().out
+
+
+def test_hurdles_save_inner_steps_of_programs_that_lag_behind():
+    changed = ("inner.episodes=2", "outer.candidates=8", "outer.generations=6", "inner.steps=100")
+    steps = {}
+    for hurdles in ("[]", "[0.2]"):
+        search = read(find("error_driven"), (*changed, f"outer.hurdles={hurdles}"))[0]
+        outer = begun(search)
+        steps[hurdles] = sum(each.run_steps for each in generations(search, outer, 0, engine_for(search)))
+        assert (outer.report["dropped"] > 0) == (hurdles != "[]")
+        assert outer.report["evaluated"] == 48
+    assert steps["[]"] == 48 * 2 * 100
+    assert steps["[0.2]"] < 0.8 * steps["[]"]
