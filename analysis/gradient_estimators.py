@@ -165,7 +165,6 @@ def biases(steps: int, unrolls: int, seeds: int) -> dict[str, Any]:
     """Where each estimator ends, with intervals over seeds, beside the closed forms."""
     task = NoisyQuadratic()
     made = {
-        "reverse, whole unroll": (MetaGradient(rate=5 * RATE), 1),  # a tenth as many steps as the others
         "reverse, truncated": (MetaGradient(rate=RATE, truncation=WINDOW), 1),
         "es, truncated": (MetaGradient(rate=RATE, truncation=WINDOW, estimator="es", sigma=0.05), 8),
         "pes, truncated": (MetaGradient(rate=RATE, truncation=WINDOW, estimator="pes", sigma=0.05), 8),
@@ -176,6 +175,9 @@ def biases(steps: int, unrolls: int, seeds: int) -> dict[str, Any]:
         for name, (loop, candidates) in made.items()
     }
     windows = steps // WINDOW
+    # one step per unroll instead of one per window: longer ones, and more unrolls
+    slow = MetaGradient(rate=3 * RATE)
+    ends["reverse, whole unroll"] = [searched(task, slow, 1, steps, 4 * unrolls, 32, seed) for seed in range(seeds)]
     return {
         "best_for_the_whole": stationary(task, WINDOW, windows, whole=True),
         "best_within_a_window": stationary(task, WINDOW, windows, whole=False),
