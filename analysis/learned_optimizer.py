@@ -66,10 +66,12 @@ class DigitsByLoss(Digits):
 
 
 class Ending(NamedTuple):
-    """One search: the loss of the rule it ends with on held-out episodes, and the mean of those it heard."""
+    """One search: the loss of the rule it ends with on held-out episodes, the mean of those that it heard, and how many
+    of them were failures."""
 
     last: float
     along: float
+    failed: int
 
 
 def quietly(text: str) -> None:
@@ -134,7 +136,9 @@ def searched(search: Search, outer: OuterLoop, seed: int) -> Ending:
     runs = Runs((0,), tuple(range(HELD_OUT)), seed_number(seed, "learned optimizer"))
     steps = range(search.steps)
     outcome = engine.evaluate(search.learner, loop.best[None], search.task.held_out(), runs, steps, search.inner.batch)
-    return Ending(float(outcome.loss.mean()), statistics.fmean(heard))
+    finite = [loss for loss in heard if math.isfinite(loss)]
+    along = statistics.fmean(finite) if finite else math.inf
+    return Ending(float(outcome.loss.mean()), along, len(heard) - len(finite))
 
 
 def loops(search: Search, searches: int) -> list[str]:
@@ -149,10 +153,11 @@ def loops(search: Search, searches: int) -> list[str]:
         ends[name] = [searched(search, make(best), seed) for seed in range(searches)]
         grid = ", ".join(f"{rate:g}: {loss:.4f}" for rate, loss in tried.items())
         said.append(f"  {name}, rates {grid}")
-        for part in Ending._fields:
+        for part in ("last", "along"):
             values = [getattr(end, part) for end in ends[name]]
             said.append(f"    at {best:g}, {part}: {shown(*interval(values))}, median {statistics.median(values):.4f}")
-    for part in Ending._fields:
+        said.append(f"    at {best:g}, failed generations: {sum(end.failed for end in ends[name])}")
+    for part in ("last", "along"):
         ours, theirs = ([getattr(end, part) for end in ends[name]] for name in ("learned", "Adam"))
         gaps = [one - other for one, other in zip(ours, theirs, strict=True)]
         said.append(f"  learned - Adam, {part}: {shown(*interval(gaps))}, paired")

@@ -167,7 +167,7 @@ def test_the_analysis_compares_with_tuned_optimizers_and_outer_loops_with_one_an
         analysis.shipped()["oja_learned_optimizer"], ("outer.generations=2", "inner.steps=5", "inner.episodes=1")
     )
     said = analysis.loops(search, 2)
-    assert len(said) == 2 * 3 + 2
+    assert len(said) == 2 * 4 + 2
     assert not any("nan" in line for line in said)
 
 
