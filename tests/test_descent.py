@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -108,7 +109,8 @@ def test_a_slope_that_is_not_finite_moves_nothing_and_is_counted():
     before = descent.state_dict()
     assert not descent.step(torch.tensor([1.0, torch.nan, 0.0], dtype=torch.float64), l1=1.0)
     after = descent.state_dict()
-    assert after.pop("skipped") == before.pop("skipped") + 1
+    for count in ("skipped", "failing"):
+        assert after.pop(count) == before.pop(count) + 1
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
@@ -124,3 +126,18 @@ def test_the_centre_stays_inside_the_bounds():
     descent = Descent((Param("low", low=-0.2), Param("rate", start=0.1, high=0.15, log=True)), "SGD", rate=1.0)
     descent.step(torch.tensor([5.0, -5.0], dtype=torch.float64))
     torch.testing.assert_close(descent.theta, torch.tensor([-0.2, 0.15], dtype=torch.float64))
+
+
+def test_from_a_step_into_a_region_where_everything_fails_it_finds_back():
+    descent = Descent((Param("a"),), optimizer="SGD", rate=1.0)
+    descent.step(torch.tensor([-2.0], dtype=torch.float64))
+    assert float(descent.z.detach()) == 2.0
+    places = []
+    for _ in range(5):  # nothing beyond 1 has a slope
+        descent.step(torch.tensor([math.nan], dtype=torch.float64))
+        places.append(float(descent.z.detach()))
+    assert places == [2.0, 2.0, 1.0, 0.5, 0.25]
+    assert descent.skipped == 5
+    descent.step(torch.tensor([0.0], dtype=torch.float64))
+    descent.step(torch.tensor([math.nan], dtype=torch.float64))
+    assert float(descent.z.detach()) == 0.25

@@ -27,12 +27,17 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 _ROUNDED = 1e-12  # in scales: a coefficient that was set to 0 is 0, not what start + scale z rounds to
 
 
+PATIENCE = 3
+"""Slopes in a row that are not finite, after which a centre is taken to stand where no run survives."""
+
+
 @dataclass
 class Descent:
     """z <- optimizer(z, dL/dz), inside the bounds; theta = start + scale z, or start exp(scale z) on a log scale.
 
     `optimizer` is a class of torch.optim, or the name of one that `made` makes; `rate` is its `lr`, in units of
-    `Param.scale`, and `options` are its other keyword arguments. `clip` bounds the slope's norm. A slope that is not finite is left out and counted in `skipped`.
+    `Param.scale`, and `options` are its other keyword arguments. `clip` bounds the slope's norm. A slope that is not
+    finite is left out and counted in `skipped`.
     Raises ValueError for an optimizer that does not exist, does not take the options, or cannot step on a slope alone.
     """
 
@@ -54,6 +59,8 @@ class Descent:
         self.skipped = 0
         self.norm = math.nan  # of the last slope, before clipping
         self.z, self.stepper = self._made()
+        self.failing = 0  # slopes in a row that were not finite
+        self.finite = self.z.detach().clone()  # where the slope last was
         bounds = torch.tensor([param.reach for param in self.params], dtype=torch.float64).reshape(-1, 2)
         self._low, self._high = bounds.unbind(1)
 
@@ -100,12 +107,18 @@ class Descent:
 
         The proximal step of l1 |theta/scale|_1, decoupled from the optimizer: exact for SGD; for Adam `l1` stands
         against the slope's signal to noise, whatever the loss is measured in. Parameters on a log scale are not
-        shrunk. Returns False where the slope was not finite and nothing moved.
+        shrunk. Returns False where the slope was not finite and nothing moved; where that happens `PATIENCE` times in
+        a row, every run diverges here, and the centre goes half the way back to where the slope last was finite.
         """
         self.norm = float(slope.norm())
         if not math.isfinite(self.norm):
             self.skipped += 1
+            self.failing += 1
+            if self.failing >= PATIENCE:
+                with torch.no_grad():
+                    self.z.copy_((self.z + self.finite) / 2)
             return False
+        self.failing, self.finite = 0, self.z.detach().clone()
         if self.clip is not None:
             slope = slope * min(1.0, self.clip / max(self.norm, 1e-300))
         self.z.grad = slope.clone()
@@ -133,6 +146,8 @@ class Descent:
         memory = self.stepper.state.get(self.z, {})
         return {
             "z": self.z.detach().clone(),
+            "finite": self.finite.clone(),
+            "failing": self.failing,
             "skipped": self.skipped,
             "optimizer": {name: _copied(value) for name, value in memory.items()},
         }
@@ -140,6 +155,7 @@ class Descent:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, bit for bit."""
         self.skipped = state["skipped"]
+        self.failing, self.finite = state["failing"], state["finite"].clone()
         with torch.no_grad():
             self.z.copy_(state["z"])
         # not by the optimizer's own load_state_dict, which casts its memory to the dtype of z
