@@ -193,10 +193,10 @@ def test_resume_extends_a_finished_run_and_nothing_else_may_change(metarule, cop
 
 def test_another_kind_of_outer_loop_drops_the_old_ones_keys_with_a_message(metarule, tmp_path):
     tiny = (*TINY, "outer.generations=1", "outer.candidates=1", "battery.episodes=0", "--workers", 1)
-    given = ("outer.kind=meta_gradient", "--runs-dir", tmp_path)
+    given = ("outer.kind=optuna", "--runs-dir", tmp_path)
     code, _, err = metarule("search", "first_rule", *tiny, *given)
     assert code == 0
-    assert "outer.sigma = 0.3 is left out: outer.kind = 'meta_gradient' has no such key" in err
+    assert "outer.sigma = 0.3 is left out: outer.kind = 'optuna' has no such key" in err
 
 
 def test_a_folder_without_its_log_is_damaged(metarule, copied):

@@ -115,7 +115,11 @@ def test_backprop_with_the_same_rules_is_left_out_where_it_cannot_be_built(tmp_p
         (("outer.candidates=1000000000",), 1, ("outer.candidates = 1000000000",)),
         (("battery.episodes=1000000000000",), 1, ("battery.episodes = 1000000000000",)),
         (("inner.batch=1000000000", "task.kind=teacher", "inner.steps=1"), 2, ("inner.batch = 1000000000",)),
-        ((*GRADIENT, "network.hidden=[20000]", "inner.block_runs=72", "inner.segments=1"), 1, ("raise inner.segments",)),
+        (
+            (*GRADIENT, "network.hidden=[20000]", "inner.block_runs=72", "inner.segments=1"),
+            1,
+            ("raise inner.segments",),
+        ),
     ],
 )
 @pytest.mark.usefixtures("nothing_computed")
@@ -165,13 +169,13 @@ def test_no_run_meets_the_address_of_another_when_ask_returns_fewer(monkeypatch)
     engine = jobs.engine_for(search)
     met: list[int] = []
     kind = type(engine)
-    evaluate = kind.evaluate
+    evaluate_each = kind.evaluate_each
 
-    def noted(self, learner, theta, task, runs, *rest, **settings):
-        met.extend(runs.candidates)
-        return evaluate(self, learner, theta, task, runs, *rest, **settings)
+    def noted(self, groups, *rest, **settings):
+        met.extend(candidate for group in groups for candidate in group.runs.candidates)
+        return evaluate_each(self, groups, *rest, **settings)
 
-    monkeypatch.setattr(kind, "evaluate", noted)
+    monkeypatch.setattr(kind, "evaluate_each", noted)
     assert len(list(generations(search, begun(search), 0, engine))) == 4
     assert met == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15]
 

@@ -136,7 +136,8 @@ def test_a_wrong_descent_is_refused(given, said):
 
 
 def test_a_search_over_a_module_runs_descends_and_compares(tmp_path):
-    search = searched("outer.generations=6", "inner.steps=12", "battery.episodes=2", "outer.rate=0.3")
+    same = ("inner.fixed_episodes=true", "inner.steps=12", "outer.rate=0.3")
+    search = searched("outer.generations=6", "battery.episodes=2", *same)
     folder = RunFolder(tmp_path / "run")
     jobs.start(folder, search, "")
     found = folder.read_json("result.json")
@@ -162,6 +163,23 @@ def test_a_model_and_a_rule_exclude_one_another():
         from_table(plain | {"inner": {**plain["inner"], "engine": "higher"}})
     with pytest.raises(SpecError, match="needs square images"):
         read(find("cnn_rates"), ("task.kind=teacher",))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("network.hidden=[3]", "does not read network; take it out"),
+        ('credit.kind="feedback_alignment"', "does not read credit"),
+        ('synapse.kind="adam"', "does not read synapse"),
+        ("inner.segments=2", r"does not read inner\.segments"),
+        ("outer.truncation=2", "the runs of a \\[model\\] are whole ones"),
+        ('outer.estimator="forward"', "the runs of a \\[model\\] are whole ones"),
+        ('outer={kind="optuna", candidates=4, pruner="median"}', "the runs of a \\[model\\] are whole ones"),
+    ],
+)
+def test_what_the_training_of_a_model_cannot_heed_is_refused_before_it_begins(override, said):
+    with pytest.raises(SpecError, match=said):
+        searched(override)
 
 
 def test_the_users_own_module_in_the_documentation_is_checked_and_searched():

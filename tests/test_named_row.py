@@ -14,6 +14,8 @@ from metarule.zoo import ZOO
 
 every_row = pytest.mark.parametrize("name", ZOO)
 
+PARTS = {"task": {"kind": "digits"}, "outer": {"kind": "cma_es"}}
+
 
 def searched(name, *overrides):
     row = ZOO[name]
@@ -87,10 +89,10 @@ def test_what_the_file_says_of_the_start_or_holds_wins():
 )
 def test_a_mistake_says_what_was_given_and_what_would_do(name, overrides, said):
     with pytest.raises(SpecError) as caught:
-        searched(name, *overrides) if name in ZOO else from_table({"algorithm": name})
+        searched(name, *overrides) if name in ZOO else from_table({**PARTS, "algorithm": name})
     assert said in str(caught.value)
 
 
 def test_an_algorithm_that_is_no_name_is_refused():
     with pytest.raises(SpecError, match="must be the name of a row"):
-        from_table({"algorithm": 3, "task": {"kind": "digits"}, "outer": {"kind": "cma_es"}})
+        from_table({**PARTS, "algorithm": 3})

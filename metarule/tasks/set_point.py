@@ -30,8 +30,11 @@ class SetPointEpisode(Episode):
         return {"held_out_loss": away.square(), "rate_error": away.abs()}
 
     def mean_rate(self, respond: Respond) -> Float[Tensor, "R"]:
-        """What the outputs fire at, in Hz; a negative drive is a rate of 0."""
-        activity = respond(self.rates[:, None]).rates
+        """What the outputs fire at, in Hz, the mean over inputs that fire a tenth less and a tenth more than they did.
+
+        A negative drive is a rate of 0.
+        """
+        activity = respond(self.rates[:, None] * self.rates.new_tensor(((0.9,), (1.1,)))).rates
         return activity[next(reversed(activity))].clamp(min=0).mean(dim=(1, 2)) * 1000 / self.step
 
 
