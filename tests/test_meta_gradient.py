@@ -95,6 +95,21 @@ def test_differences_are_one_sided_at_a_bound():
     torch.testing.assert_close(estimator.slope(centre, theta @ slope, None), slope)
 
 
+def test_the_steps_of_differences_are_those_that_an_unroll_began_with_also_after_a_restore():
+    centre, estimator = Descent((Param("a", start=1.0),), "SGD", rate=0.1), Differences(0.1)
+
+    def apart(estimator, fresh):
+        z = estimator.rows(centre, 2, address("none"), fresh)
+        return float(z[0] - z[1])
+
+    assert apart(estimator, fresh=True) == pytest.approx(0.2)
+    centre.step(torch.tensor([-10.0], dtype=torch.float64))  # to 2
+    restored = Differences(0.1)
+    restored.load_state_dict(estimator.state_dict())
+    assert apart(estimator, fresh=False) == apart(restored, fresh=False) == pytest.approx(0.2)
+    assert apart(estimator, fresh=True) == pytest.approx(0.4)
+
+
 def along_one_unroll(estimator, candidates):
     """The mean over windows of the estimates at a centre that does not move, the sum of pairs taken apart."""
     centre = Descent(LEARNER.params)

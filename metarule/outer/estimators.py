@@ -71,8 +71,8 @@ class Exact(Estimator):
 class Differences(Estimator):
     """(L(z + h_p e_p) - L(z - h_p e_p)) / 2 h_p, with h_p = max(`relative` |theta_p| / scale, rate / 10).
 
-    On a log scale h_p = `relative` / scale; at a bound the difference is one-sided. The same steps are taken in all
-    windows of an unroll, so that truncation leaves no bias. With 2 P + 1 candidates the last one is the centre itself.
+    On a log scale h_p = `relative` / scale; at a bound the difference is one-sided. All windows of an unroll take the
+    h_p of its first one, so that truncation leaves no bias. With 2 P + 1 candidates the last one is the centre itself.
     """
 
     relative: float
@@ -84,7 +84,9 @@ class Differences(Estimator):
                 f"outer.candidates = {candidates}, but outer.estimator = 'differences' needs {2 * count}, two for each "
                 f"of {count} parameters, or {2 * count + 1}"
             )
-        z, steps = centre.z.detach(), self._steps(centre).diag()
+        if fresh:
+            self.steps = self._steps(centre)
+        z, steps = centre.z.detach(), self.steps.diag()
         plus, minus = centre.inside(z + steps), centre.inside(z - steps)
         self.apart = (plus - minus).diag()  # one-sided where a bound is in the way
         sides = torch.cat((plus, minus))
@@ -100,6 +102,13 @@ class Differences(Estimator):
     def slope(self, centre, loss, grad):
         count = len(centre.params)
         return (loss[:count] - loss[count : 2 * count]) / self.apart
+
+    def state_dict(self):
+        return {"steps": self.steps.clone()} if hasattr(self, "steps") else {}
+
+    def load_state_dict(self, state):
+        if state:
+            self.steps = state["steps"].clone()
 
 
 @dataclass
