@@ -130,6 +130,8 @@ def test_a_program_read_from_text_is_written_back():
         (lambda: Expression().row({"out": "pre.sum"}), "is not understood"),
         (lambda: Expression(nodes=1).row({"out": "pre * post * weight"}), "needs 2 nodes"),
         (lambda: Expression().row({"out": "2 * pre + 3 * post"}), "needs 2 numbers"),
+        (lambda: Expression().row({"pre": "2 * post", "out": "pre"}), "program.pre is an input or a constant"),
+        (lambda: Expression(memory=1).row({"m1": "pre", "out": "m0"}), "program.m1 is a memory, and rule.memory = 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_sentence(build, sentence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -106,6 +107,10 @@ class Expression(Rule):
         return frozenset().union(*((FACTORS.get(name) or TERMS[name]).reads for name in self.inputs))
 
     @property
+    def per_synapse(self):
+        return self.nodes + 2 * self.memory
+
+    @property
     def local(self):
         return all((FACTORS.get(name) or TERMS[name]).local for name in self.inputs)
 
@@ -187,6 +192,11 @@ class Expression(Rule):
         `values` gives names to numbers. Equal parts are computed once. Raises ValueError where it does not fit.
         """
         made: Assembled = assembled(program, self.leaves, self.constants, self.operators, self.nodes, values or {})
+        for name in program:
+            if name in self.leaves and f"out.{name}" not in self.outputs:
+                raise ValueError(f"program.{name} is an input or a constant; give what is computed another name")
+            if name not in self.leaves and re.fullmatch(r"m\d+", name):
+                raise ValueError(f"program.{name} is a memory, and rule.memory = {self.memory}; raise it")
         theta = starts(self._params)
         for n, (operator, a, b) in enumerate(made.nodes):
             theta[3 * n : 3 * n + 3] = torch.tensor([operator, a, b], dtype=theta.dtype)
