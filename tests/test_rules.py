@@ -21,6 +21,7 @@ from building import (
 )
 from torch import Tensor
 
+from metarule import tree
 from metarule.rng import noise_for
 from metarule.rules import RULES, Rule
 from metarule.rules.polynomial import Polynomial
@@ -49,6 +50,14 @@ def change_of(rule, theta, signals) -> Tensor:
     state = rule.init(theta, signals.weight)
     noise = address("rules", "delta", runs=runs, dtype=theta.dtype)
     return rule.delta(theta, signals, state, noise)[0].tensor(signals.weight)
+
+
+@every_rule
+def test_what_a_rule_remembers_at_every_synapse_is_said_beforehand(rule):
+    weight = torch.ones(2, 3, 4)
+    state = rule.init(random_theta(rule.params, address("memory", runs=2)).float(), weight)
+    remembered = sum(leaf.numel() for leaf in tree.leaves(state)) / weight.numel()
+    assert remembered <= max(rule.per_synapse, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -81,6 +81,10 @@ class Gated(Rule):
     def local(self):
         return all(TERMS[name].local for name in self.terms) and (self.gate == UNGATED or FACTORS[self.gate].local)
 
+    @property
+    def per_synapse(self):
+        return 2 * len(self.terms) * len(self.taus)  # the memories before and after
+
     def fitted(self, given):
         kept = tuple(name for name in self.terms if TERMS[name].reads <= given)
         if not kept:

@@ -92,6 +92,10 @@ class Mlp(Rule):
     def reads(self):
         return frozenset(signal for name in self.inputs for signal in FACTORS[name].reads)
 
+    @property
+    def per_synapse(self):
+        return 2 * sum(self.hidden)  # of one event: drive and activity of every unit
+
     def fitted(self, given):
         heard = tuple(name for name in self.inputs if {*FACTORS[name].reads} <= given)
         if not heard:
