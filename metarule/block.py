@@ -80,15 +80,9 @@ def run_block(block: Block) -> BlockOutcome:
 
 def _walked(world: World, columns: Columns, in_place: bool, record: bool = True) -> tuple[State, dict[str, Tensor]]:
     """All steps of a block, and the sums of its scores on the way."""
-    block = world.block
     state = world.start(columns)
     state = _owned(state) if in_place else state
-    total: dict[str, Tensor] = {}
-    for first, last in _spans(block.steps, block.score_at):
-        state = world.advance(columns, state, range(first, last), in_place, record)
-        if last in block.score_at:
-            total = _summed(total, world.score(columns, state))
-    return state, total
+    return world.scored(columns, state, world.block.steps, in_place, record)
 
 
 def _pushed_forward(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
@@ -292,11 +286,13 @@ class World:
                     weights[name] = change.apply(weights[name], in_place)
         return {"weights": weights, "credit": credit_state, "rules": rule_states, "synapses": synapse_states}
 
-    def scored(self, columns: Columns, state: State, steps: range, in_place: bool) -> tuple[State, dict[str, Tensor]]:
+    def scored(
+        self, columns: Columns, state: State, steps: range, in_place: bool, record: bool = True
+    ) -> tuple[State, dict[str, Tensor]]:
         """The state after `steps`, and the sums of every metric over those after which the block is scored."""
         total: dict[str, Tensor] = {}
         for first, last in _spans(steps, self.block.score_at):
-            state = self.advance(columns, state, range(first, last), in_place)
+            state = self.advance(columns, state, range(first, last), in_place, record)
             if last in self.block.score_at:
                 total = _summed(total, self.score(columns, state))
         return state, total
