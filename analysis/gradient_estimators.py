@@ -10,7 +10,6 @@ ends, beside the one that is best for the whole unroll and the one that looks be
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
+from metarule.evaluation import interval
 from metarule.inner import Reference, Runs
 from metarule.inspection.figures import PALETTE, dress, keep
 from metarule.learner import ANY, Learner
@@ -181,14 +181,8 @@ def biases(steps: int, unrolls: int, seeds: int) -> dict[str, Any]:
     return {
         "best_for_the_whole": stationary(task, WINDOW, windows, whole=True),
         "best_within_a_window": stationary(task, WINDOW, windows, whole=False),
-        "rates": {name: interval(torch.tensor(values)) for name, values in ends.items()},
+        "rates": {name: interval(values) for name, values in ends.items()},
     }
-
-
-def interval(values: Float[Tensor, "N"]) -> list[float]:
-    """Mean and the two ends of its 95 % interval."""
-    half = 1.96 * float(values.std()) / math.sqrt(len(values))
-    return [float(values.mean()), float(values.mean()) - half, float(values.mean()) + half]
 
 
 def few_shot() -> tuple[Learner, FewShot, Float[Tensor, "P"]]:
@@ -235,12 +229,10 @@ def cosines(steps: int, pairs: tuple[int, ...], estimates: int) -> dict[str, Any
     for name, persistent, length in (("es", False, steps), ("es, truncated", False, window), ("pes", True, window)):
         found[name] = {
             count: interval(
-                torch.tensor(
-                    [
-                        along(estimated(Smoothed(SIGMA, persistent), 2 * count, length, steps, place))
-                        for place in range(estimates)
-                    ]
-                )
+                [
+                    along(estimated(Smoothed(SIGMA, persistent), 2 * count, length, steps, place))
+                    for place in range(estimates)
+                ]
             )
             for count in pairs
         }
