@@ -133,7 +133,7 @@ def _raced(
     """All rows from rung to rung; those that `outer` drops at one stop there."""
     cuts = [steps.start, *(rung for rung in outer.rungs(search.steps) if rung in steps[1:]), steps.stop]
     alive = torch.arange(len(theta))
-    total: Tensor | float = 0.0
+    total: Tensor | None = None
     points, run_steps = 0, 0
     for first, last in itertools.pairwise(cuts):
         wants = outer.wants | ({"carry"} if goes_on or last < steps.stop else set())
@@ -144,8 +144,12 @@ def _raced(
             objectives=search.metrics, score_at=score_at,
         )  # fmt: skip
         run_steps += len(alive) * len(runs.episodes) * len(part)
-        total, points = total + outcome.loss.mean(1) * len(score_at), points + len(score_at)
-        loss = total / points if points else outcome.loss.mean(1)
+        loss = outcome.loss.mean(1)
+        if score_at:
+            total = loss * len(score_at) if total is None else total + loss * len(score_at)
+            points += len(score_at)
+        if total is not None:
+            loss = total / points
         loss = _with_complexity(search, theta[alive], loss)
         carry = outcome.carry
         if last == steps.stop:
@@ -159,7 +163,7 @@ def _raced(
         alive = alive[kept]
         runs = runs._replace(candidates=tuple(runs.candidates[place] for place in kept.tolist()))
         carry = None if carry is None else tree.selected(carry, slots)
-        total = total[kept] if isinstance(total, Tensor) else total
+        total = None if total is None else total[kept]
     raise AssertionError("unreachable: the last cut is the end")
 
 

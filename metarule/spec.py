@@ -206,6 +206,8 @@ def _from_table(table: dict[str, Any], folder: Path) -> Search:
             raise SpecError(f"{name} = {part!r} must be a table, as under [{name}]")
     plugins = joined(table, folder)
     known = _known(table)
+    if "structure" in table and "model" in table:
+        raise SpecError("[structure] varies what learns by a rule, and a [model] does not; take out one of them")
     for name in ("task", "outer"):
         if name not in table:
             raise SpecError(f"the search file has no [{name}]; it needs at least [task], [rule] and [outer]")
@@ -294,6 +296,8 @@ def _check(search: Search) -> None:
     for name in search.metrics:
         if name not in search.task.metrics:
             raise SpecError(unknown("search.objective", name, (*search.task.metrics, COMPLEXITY)))
+    if len(set(search.objectives)) < len(search.objectives):
+        raise SpecError(f"search.objective = {list(search.objectives)} names one twice")
     if search.objectives[0] == COMPLEXITY:
         raise SpecError(f"search.objective = {list(search.objectives)} cannot be led by '{COMPLEXITY}'; put it last")
     if search.inner.score_every and search.steps % search.inner.score_every:
@@ -308,11 +312,33 @@ def _check(search: Search) -> None:
         raise SpecError(f"outer.kind = '{search.outer.kind}' takes one objective; {len(search.objectives)} given")
     if any(param.choices for param in params) and "categorical" not in search.outer.accepts:
         raise SpecError(f"outer.kind = '{search.outer.kind}' does not take categorical parameters; use 'optuna'")
+    if search.model is not None:
+        _check_modelled(search)
     trial = copy.copy(search.outer)
     trial.start(params, len(search.objectives))
     if search.known:
         trial.warm(search.known_rows)
     trial.ask(min(search.budget.candidates, PROBE), noise_for([("check",)]))
+
+
+def _check_modelled(search: Search) -> None:
+    """Nothing is said that the training of a [model] does not read, and its runs are whole ones."""
+    unread = {
+        "network": search.network != NetworkSpec(),
+        "credit": search.credit != plug("credit", {"kind": "backprop"}),
+        "synapse": search.synapses != {ANY: plug("synapse", {"kind": "sgd"})},
+        "inner.block_runs": search.inner.block_runs != InnerSpec.block_runs,
+        "inner.segments": search.inner.segments != InnerSpec.segments,
+    }
+    if said := [name for name, differs in unread.items() if differs]:
+        raise SpecError(f"a [model] with its [descent] does not read {', '.join(said)}; take it out")
+    outer, steps = search.outer, search.steps
+    begins = (outer.window(number, steps).steps.start for number in range(min(search.budget.generations, PROBE)))
+    if any(begins) or outer.rungs(steps) or not outer.wants <= {"loss", "grad"}:
+        raise SpecError(
+            f"outer.kind = '{outer.kind}' with these settings truncates runs, drops candidates on the way or asks for "
+            "forward-mode gradients, and the runs of a [model] are whole ones, in reverse mode; leave these out"
+        )
 
 
 def _owned(parts: dict[str, Any], one: str) -> dict[str, tuple[Any, str]]:

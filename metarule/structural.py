@@ -47,8 +47,9 @@ def structural(table: Table) -> Structural:
     varied = _varied(table)
     given = dict(flattened({key: part for key, part in table.items() if key in HEADS}))
     for key in varied:
-        if key in given:
-            raise SpecError(f"{key} is given twice, by itself and under [structure]; keep one")
+        for other in given:
+            if _overlap(key, other):
+                raise SpecError(f"{other} is given twice, by itself and as structure.'{key}'; keep one")
     named = {key: {spelled(value): value for value in values} for key, values in varied.items()}
     choices = tuple(Param(key, choices=tuple(values)) for key, values in named.items())
     tables = {
@@ -81,12 +82,22 @@ def _varied(table: Table) -> dict[str, list[Any]]:
             raise SpecError(f"structure.'{key}' cannot vary: a key begins with one of {', '.join(HEADS)}")
         if not isinstance(values, list) or not values:
             raise SpecError(f"structure.'{key}' = {values!r} must be a list of values to choose from")
+        if key in HEADS and key != "algorithm" and not all(isinstance(value, dict) for value in values):
+            raise SpecError(f"structure.{key} = {values!r} must be a list of tables, as under [{key}]")
         if len({spelled(value) for value in values}) < len(values):
             raise SpecError(f"structure.'{key}' = {values!r} names a value twice")
+    for key, other in itertools.combinations(varied, 2):
+        if _overlap(key, other):
+            raise SpecError(f"structure.'{key}' and structure.'{other}' say the same thing twice; keep one")
     count = math.prod(len(values) for values in varied.values())
     if count > MOST:
         raise SpecError(f"[structure] has {count} combinations, and {MOST} are allowed; give fewer values")
     return varied
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether one dotted key is the other, or a table that holds it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def _plain(table: Table, chosen: Mapping[str, Any]) -> Table:
@@ -206,7 +217,8 @@ def known_row(family: Family, place: int, written: Table) -> Float[Tensor, "P"]:
             raise SpecError(f"{owner}.algorithm: no number of that row is a parameter of this search")
     for name, value in said.items():
         if name not in params:
-            raise SpecError(unknown(f"a parameter of {owner}", name, params))
+            allowed = {"algorithm", *(param.name for param in family.choices), *params}
+            raise SpecError(unknown(f"a key of {owner}", name, allowed))
         values[name] = _value(f"{owner}.{name}", params[name], value)
     return family.row(tuple(structure), values)
 
@@ -218,6 +230,8 @@ def _value(owner: str, param: Param, value: Any) -> float:
         return float(param.choices.index(value))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SpecError(f"{owner} = {value!r} must be a number")
+    if not math.isfinite(value):
+        raise SpecError(f"{owner} = {value} must be a finite number")
     if not param.low <= value <= param.high:
         raise SpecError(f"{owner} = {value} lies outside [{param.low}, {param.high}]")
     return float(value)

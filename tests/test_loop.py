@@ -131,6 +131,20 @@ def test_the_loss_along_a_trajectory_is_the_mean_of_the_scores_on_it():
         searched("inner.score_every=5")
 
 
+def test_a_row_that_diverges_before_the_first_score_is_lost_and_is_no_nan():
+    class Kept(Grid):
+        def start(self, params, objectives=1):
+            super().start(params, objectives)
+            self.rows[3] = 1e200
+
+        def keep(self, theta, loss, step):
+            return torch.ones(len(theta), dtype=torch.bool)
+
+    (found,), _ = run(searched("inner.score_every=4"), Kept(at=(2,)), 1)
+    assert found.loss[3, 0] == math.inf
+    assert torch.isfinite(found.loss[:3]).all()
+
+
 def test_fixed_episodes_are_the_same_in_every_generation():
     fixed, _ = run(searched("inner.fixed_episodes=true"), Grid(), 2)
     fresh, _ = run(searched(), Grid(), 2)

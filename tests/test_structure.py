@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -312,7 +313,14 @@ def test_the_analysis_of_pruning_pairs_a_search_with_itself_unpruned(tmp_path):
         ({"structure": {"algorithm": ["hebb_readout"]}}, "structure 'hebb_readout"),
         ({"rule": {"termz": ["oja"]}}, "did you mean 'terms'"),
         ({"known": [{"algorithm": "backprop"}]}, r"known\[0\].'algorithm' = 'backprop' is not one of"),
-        ({"known": [{"rule.forward.oja": 1.0}]}, r"a parameter of known\[0\]"),
+        ({"known": [{"rule.forward.oja": 1.0}]}, r"a key of known\[0\]"),
+        ({"structure": {"network": ["wide", "deep"]}}, "must be a list of tables"),
+        ({"structure": {"rule": [{"kind": "delta"}]}, "rule": {"scale": 0.1}}, r"rule\.kind is given twice"),
+        ({"structure": {"synapse.kind": ["sgd"], "synapse.kind.x": ["adam"]}}, "say the same thing twice"),
+        ({"model": {"kind": "cnn"}}, "a \\[model\\] does not; take out one"),
+        ({"search": {"objective": ["held_out_loss", "held_out_loss"]}}, "names one twice"),
+        ({"known": [{"algoritm": "backprop"}]}, "did you mean 'algorithm'"),
+        ({"known": [{"rule.forward.error_pre": math.nan}]}, "must be a finite number"),
         ({"known": [{"rule.forward.error_pre": "high"}]}, "must be a number"),
         ({"known": [{"rule.forward.use_error_pre": "maybe"}]}, "is not one of off, on"),
         ({"known": {"algorithm": "backprop"}}, "must be a list of tables"),
