@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -41,11 +42,16 @@ def assembled(
             tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             raise ValueError(f"program.{name} = '{text}' is not an expression: {error.msg}") from error
-        reader.names[name] = reader.part(tree, name)
+        try:
+            reader.names[name] = reader.part(tree, name)
+        except OverflowError as error:
+            raise ValueError(f"program.{name} = '{text}' has a number that is too large") from error
     outputs = [name for name in program if name == "out" or name in leaves]
     slots = {name: reader.slot(reader.names[name]) for name in outputs}
     if len(reader.nodes) > nodes:
         raise ValueError(f"the program needs {len(reader.nodes)} nodes; rule.nodes = {nodes}, raise it")
+    if not all(map(math.isfinite, reader.numbers)):
+        raise ValueError(f"program = {dict(program)} has a number that is too large")
     if len(reader.numbers) > constants:
         raise ValueError(f"the program needs {len(reader.numbers)} numbers; rule.constants = {constants}, raise it")
     return Assembled(reader.nodes, slots, reader.numbers)
@@ -66,7 +72,7 @@ class _Reader:
     def part(self, tree: ast.expr, owner: str) -> int | float:
         """The slot (int) or the number (float) of an expression."""
         match tree:
-            case ast.Constant(value=int() | float() as number):
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return float(number)
             case ast.Name(id=name):
                 return self._named(name, owner)

@@ -42,9 +42,10 @@ def simplified(
     with np.errstate(all="ignore"):
         sizes = {rest: _size(sampled(factor * rest, values)) for rest, factor in terms.items()}
         whole = _size(sampled(sympy.Add(*(factor * rest for rest, factor in terms.items())), values))
-    if not terms or whole <= 1e-12 * max(sizes.values()):
+    measured = math.isfinite(whole)  # where nothing is finite, nothing can be left out
+    if not terms or (measured and whole <= 1e-12 * max(sizes.values())):
         return sympy.Integer(0)
-    kept = [rest for rest in terms if sizes[rest] >= tolerance * whole]
+    kept = [rest for rest in terms if not measured or sizes[rest] >= tolerance * whole]
     lead = terms[max(kept, key=sizes.__getitem__)]
     # shares of the leading term are rounded before factors are sought: 0.0333 x y - 0.0333 y^2 has one
     shares = sympy.Add(*(_exact(terms[rest] / lead, digits) * _rounded(rest, digits) for rest in kept))
@@ -167,9 +168,12 @@ def _terms(expression: sympy.Expr) -> dict[sympy.Expr, sympy.Expr]:
 
 
 def _size(values: np.ndarray) -> float:
-    """Root mean square of what is finite."""
-    finite = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(finite**2))) if len(finite) else math.inf
+    """Root mean square of what is finite; inf where nothing is."""
+    finite = np.abs(values[np.isfinite(values)])
+    if not len(finite):
+        return math.inf
+    largest = float(finite.max())  # its square may be too large a number
+    return largest * float(np.sqrt(np.mean((finite / largest) ** 2))) if largest else 0.0
 
 
 def _exact(number: sympy.Expr | float, digits: int) -> Any:

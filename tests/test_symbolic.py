@@ -51,6 +51,12 @@ def test_what_adds_nothing_goes_and_what_adds_little_stays():
     assert simplified(parsed("1e9 * (x + y) - 1e9 * x - 1e9 * y + x * y")) == parsed("x * y")
 
 
+@pytest.mark.parametrize("text", ["exp(exp(exp(x)))", "exp(1000 + abs(x))", "exp(1000 + abs(x)) * y + z"])
+def test_what_grows_beyond_all_numbers_is_not_called_nothing(text):
+    with np.errstate(over="ignore"):
+        assert simplified(parsed(text)).has(sympy.exp)
+
+
 def test_random_programs_keep_their_meaning_when_simplified():
     rule = Expression(("pre", "post", "weight", "error"), constants=2)
     for row in random_theta(rule.params, address("simplified", runs=30)):
