@@ -26,6 +26,9 @@ from metarule.rng import seed_number
 from metarule.spec import Search
 from metarule.workers import pool
 
+FIRST = 10
+"""The first seed: how early the pruner stops was chosen on lower ones."""
+
 SEEDS = 10
 EPISODES = 40
 """Held-out episodes on which each rule found is tested."""
@@ -75,7 +78,11 @@ def _search(job: Job) -> Search:
 
 def numbers(name: str, seeds: int, workers: int, overrides: Sequence[str] = (), episodes: int = EPISODES) -> Any:
     """Both searches of every seed, paired: {seeds, pruned, whole, saved, difference} with intervals."""
-    jobs = [Job(name, tuple(overrides), seed, pruned, episodes) for seed in range(seeds) for pruned in (True, False)]
+    jobs = [
+        Job(name, tuple(overrides), seed, pruned, episodes)
+        for seed in range(FIRST, FIRST + seeds)
+        for pruned in (True, False)
+    ]
     with pool(workers) as map:
         found = list(map(searched, jobs))
     pruned, whole = found[::2], found[1::2]
