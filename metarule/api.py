@@ -91,7 +91,9 @@ class Run:
 
     @property
     def rule(self) -> Rule:
-        """Its rule; raises ValueError where it has several."""
+        """Its rule; raises ValueError where it has several, or none."""
+        if not self.rules:
+            raise ValueError(f"{self.path} trained a [model] by descent and has no rule: .learner and .theta say how")
         if len(self.rules) > 1:
             raise ValueError(f"{self.path} has several rules: .rules has {', '.join(self.rules)}")
         return next(iter(self.rules.values()))

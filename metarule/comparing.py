@@ -80,6 +80,11 @@ def comparison(
     `everything`, the whole zoo follows the names, and its rows that do not fit the task are left out with a message;
     a named one that does not fit raises ValueError.
     """
+    if search.model is not None:
+        raise SpecError(
+            "a search over a [model] has no network that rows of the zoo could learn on; name another one by --task "
+            "(its own battery is shown by metarule inspect)"
+        )
     score_at = search.score_at(range(search.steps))
     conditions = Conditions(engine_for(search, map), search.steps, search.inner.batch, score_at)
     contenders: list[Contender] = []
@@ -120,6 +125,10 @@ def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
         return ZOO[name].learner(network), None
     folder = _folder(name)
     searched, values = _found(folder, resumed(folder, recorded(folder)))
+    if searched.model is not None:
+        raise RunError(
+            f"{folder.path} trained a [model] by descent; it has no rule that could learn on another network"
+        )
     own = searched.learner
     learner = Learner(network, own.credit, own.rules, own.synapses, own.schedule, own.fixed)
     missing = [param.name for param in learner.params if param.name not in values]

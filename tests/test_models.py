@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from metarule import jobs
+from metarule import comparing, jobs
+from metarule.api import load
 from metarule.contracts import checked
 from metarule.credit.backprop import Backprop
 from metarule.inner import Reference, Runs
@@ -21,6 +22,7 @@ from metarule.module_learner import Descent, ModuleLearner
 from metarule.network import Network
 from metarule.plugins import SpecError
 from metarule.reading import find, read
+from metarule.records import RunError
 from metarule.rules.lstm import Lstm
 from metarule.rules.textbook import Delta
 from metarule.runs import RunFolder
@@ -148,6 +150,12 @@ def test_a_search_over_a_module_runs_descends_and_compares(tmp_path):
     assert losses[-1] < losses[0]
     assert jobs.plan(search, 1)["inner_steps"] == 2 * 6 * 12
     assert from_table(search.table()).table() == search.table()
+    with pytest.raises(ValueError, match="has no rule"):
+        _ = load(folder.path).rule
+    with pytest.raises(SpecError, match="no network that rows of the zoo could learn on"):
+        comparing.comparison(["backprop"], comparing.setting([str(folder.path)], None, ()), 2, 1)
+    with pytest.raises(RunError, match="no rule that could learn on another network"):
+        comparing.comparison([str(folder.path)], comparing.setting([], "first_rule", ()), 2, 1)
 
 
 def test_a_model_and_a_rule_exclude_one_another():

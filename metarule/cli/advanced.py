@@ -26,6 +26,8 @@ def bench(
     from metarule import bench_memory, bench_meta
     from metarule.inspection.report import plain_table
 
+    if meta_step and memory:
+        raise ValueError("--meta-step and --memory are two measurements; give one of them")
     if meta_step:
         title, rows = "Meta-steps, interleaved in one process", bench_meta.measure()
     elif memory:
