@@ -391,3 +391,6 @@ def test_bench_prints_what_it_is_given(metarule, monkeypatch):
     code, out, _ = metarule("bench")
     assert code == 0
     assert "15.5" in out
+    code, _, err = metarule("bench", "--meta-step", "--memory")
+    assert code == 2
+    assert "give one of them" in err
