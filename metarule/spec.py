@@ -329,6 +329,7 @@ def _check_modelled(search: Search) -> None:
         "synapse": search.synapses != {ANY: plug("synapse", {"kind": "sgd"})},
         "inner.block_runs": search.inner.block_runs != InnerSpec.block_runs,
         "inner.segments": search.inner.segments != InnerSpec.segments,
+        "battery.baselines": search.battery.baselines != BatterySpec.baselines,
     }
     if said := [name for name, differs in unread.items() if differs]:
         raise SpecError(f"a [model] with its [descent] does not read {', '.join(said)}; take it out")

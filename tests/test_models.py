@@ -180,6 +180,7 @@ def test_a_model_and_a_rule_exclude_one_another():
         ('credit.kind="feedback_alignment"', "does not read credit"),
         ('synapse.kind="adam"', "does not read synapse"),
         ("inner.segments=2", r"does not read inner\.segments"),
+        ('battery.baselines="all"', r"does not read battery\.baselines"),
         ("outer.truncation=2", "the runs of a \\[model\\] are whole ones"),
         ('outer.estimator="forward"', "the runs of a \\[model\\] are whole ones"),
         ('outer={kind="optuna", candidates=4, pruner="median"}', "the runs of a \\[model\\] are whole ones"),
