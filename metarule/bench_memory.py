@@ -64,11 +64,11 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(steps: tuple[int, ...] = STEPS) -> list[dict[str, Any]]:
-    """MiB of every estimator at every number of steps."""
+def measure(steps: tuple[int, ...] = STEPS, names: tuple[str, ...] = tuple(ESTIMATORS)) -> list[dict[str, Any]]:
+    """MiB of each of the estimators at every number of steps."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     rows = []
-    for name in ESTIMATORS:
+    for name in names:
         for length in steps:
             command = [sys.executable, "-m", "metarule.bench_memory", name, str(length)]
             found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -39,8 +39,8 @@ class Signals:
 
     `error` is the direction in which a unit should move: target - output at a matched output. `*_ref` is the same
     quantity in a reference condition (free phase, baseline, clean pass, trace). The last column of `pre` is the
-    always-on unit where the projection has a bias; its `pre_error` is 0. `eligibility` is what a synapse remembers of its
-    own activity until it is judged, one number for all events.
+    always-on unit where the projection has a bias; its `pre_error` is 0. `eligibility` is what a synapse remembers of
+    its own activity until it is judged, one number for all events.
     """
 
     weight: Float[Tensor, "R I J"]

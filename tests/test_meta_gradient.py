@@ -311,9 +311,8 @@ def test_settings_that_make_no_sense_are_refused(settings, said):
         MetaGradient(**settings)
 
 
-def test_forward_mode_and_differences_take_no_memory_per_step():
-    found = {(row["estimator"], row["steps"]): row["grown_mib"] for row in bench_memory.measure((20, 200))}
-    assert found["reverse", 200] > 4 * found["reverse", 20] > 20
-    assert found["segments", 200] < 0.3 * found["reverse", 200]
-    for name in ("forward", "differences"):
-        assert found[name, 200] < found[name, 20] + 3
+def test_forward_mode_takes_no_memory_per_step():
+    rows = bench_memory.measure((20, 120), ("reverse", "forward"))
+    found = {(row["estimator"], row["steps"]): row["grown_mib"] for row in rows}
+    assert found["reverse", 120] > 3 * found["reverse", 20] > 15
+    assert found["forward", 120] < found["forward", 20] + 3

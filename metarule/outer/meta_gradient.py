@@ -41,8 +41,9 @@ class MetaGradient(OuterLoop):
     `curriculum_every` generations and the last one on; `l1_path` holds penalties in place of `l1`, each for `l1_every`.
 
     `clip` bounds the gradient's norm; give it with "es" and "pes", where a pair that all but diverged outweighs all
-    others. Where a run diverged the step is left out and counted in `skipped`. Warns where the gradient promises more
-    than the loss can hold: the inner run is chaotic (Metz et al. 2021).
+    others. Where a run diverged the step is left out and counted in `skipped`; after three in a row the rule goes half
+    the way back to where the gradient was finite. Warns where the gradient promises more than the loss can hold: the
+    inner run is chaotic (Metz et al. 2021).
     """
 
     kind = "meta_gradient"
