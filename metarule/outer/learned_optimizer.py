@@ -43,7 +43,8 @@ class LearnedOptimizer(OuterLoop):
     was learned on. With `normalise` slopes are measured against the first one, whatever the loss is measured in.
     `weights` is a file of your own, made from a run by analysis/ship_learned_optimizer.py; left out, those that come
     with metarule. The one candidate is the rule itself. Where a run diverged the gradient is nan: the step is left out
-    and counted in `skipped`, and after three in a row the rule goes half the way back. Raises ValueError for more than one candidate and for a file that holds no weights.
+    and counted in `skipped`, and after three in a row the rule goes half the way back. Raises ValueError for more than
+    one candidate and for a file that holds no weights.
     """
 
     kind = "learned_optimizer"
