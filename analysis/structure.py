@@ -157,7 +157,7 @@ def figure(found: dict[str, Any]) -> Figure:
         for dash, (name, scores) in zip(("-", "--"), found["baselines"].items(), strict=True):
             axes.axhline(scores[task]["mean"], color="0.4", lw=0.9, ls=dash, label=f"{name}, tuned")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("terms in use, those by which feedback learns included")
+        axes.set_xlabel("terms in use, feedback's included")
         axes.set_ylabel("NMSE" if task == "autoencoder" else "accuracy")
         axes.set_title(task, loc="left", fontsize="medium")
         dress(axes)
