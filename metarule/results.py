@@ -99,6 +99,7 @@ def result(
         "name": name,
         "task": search.task.kind,
         "credit": plain.credit.kind,
+        "model": None if plain.model is None else plain.model.kind,
         "structure": structure(search, theta),
         "outer": search.outer.kind,
         "generations": len(log),

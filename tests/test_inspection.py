@@ -12,7 +12,8 @@ from matplotlib.image import imread
 from metarule.findings import learning_curve, terms, trajectories
 from metarule.inspection import numbers
 from metarule.inspection.figures import NAMES, PALETTE, draw
-from metarule.inspection.report import report
+from metarule.inspection.numbers import LARGEST
+from metarule.inspection.report import report, terms_table
 from metarule.records import RunError, jsonable, unused
 from metarule.replicates import agreement
 
@@ -187,3 +188,12 @@ def test_unused_names_are_numbered(tmp_path):
 def test_replicates_agree_where_every_sign_is_the_same():
     runs = [{"terms": [{"name": "a", "normalised": 1.0}, {"name": "b", "normalised": sign}]} for sign in (1.0, -1.0)]
     assert [(row["name"], row["agree"]) for row in agreement(runs)] == [("a", True), ("b", False)]
+
+
+def test_of_hundreds_of_coefficients_the_largest_are_printed():
+    rows = [{"name": f"c{k}", "raw": 1.0, "normalised": float(k), "low": 0.0, "high": 1.0} for k in range(100)]
+    table = terms_table(rows)
+    assert table.row_count == LARGEST
+    assert str(table.title).startswith(f"The {LARGEST} largest of 100")
+    assert next(iter(table.columns[0].cells)) == "c99"
+    assert terms_table(rows[:LARGEST]).row_count == LARGEST

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarule.inspection.numbers import (
+    LARGEST,
     Coefficients,
     Comparison,
     Front,
@@ -39,8 +40,6 @@ STEEP = 5
 FAR = 1.5
 """How far beyond the front's worst loss a rule is still drawn, in heights of the front."""
 
-LARGEST = 24
-"""Coefficients drawn at most: two columns of names."""
 
 MARKERS = ("o", "s", "^", "D")
 LONGEST_LABEL = 60

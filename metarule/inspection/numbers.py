@@ -10,6 +10,9 @@ from typing import Any
 from metarule.findings import learning_curve, terms, trajectories
 from metarule.records import RunError, read_json, read_log
 
+LARGEST = 24
+"""Coefficients drawn and printed at most: two columns of names."""
+
 Document = dict[str, Any]
 """What `found` returns: JSON values, the keys of result.json and those that it adds."""
 
@@ -47,6 +50,7 @@ def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:
         "name": path.resolve().name,
         "task": search["task"]["kind"],
         "credit": search.get("credit", {}).get("kind", "searched"),
+        "model": search.get("model", {}).get("kind"),
         "structure": {},
         "outer": search["outer"]["kind"],
         "generations": len(log),

@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from metarule.inspection.numbers import LARGEST
+
 Rows = list[dict[str, Any]]
 
 
@@ -44,16 +46,21 @@ def _plain(value: float | str) -> str:
 def _headline(document: dict[str, Any]) -> str:
     done = f"{document['generations']} of {document['planned']} generations"
     state = "finished" if document["finished"] else "NOT FINISHED"
-    return f"{document['name']}: {document['task']}, {document['credit']}, {document['outer']}; {state}, {done}"
+    learner = document.get("model") or document["credit"]
+    return f"{document['name']}: {document['task']}, {learner}, {document['outer']}; {state}, {done}"
 
 
 def terms_table(terms: Rows) -> Table:
     """Coefficients, raw and normalised, with the interval of the latter over the last third of the generations."""
-    table = _table("Coefficients")
+    largest = sorted(terms, key=lambda term: -abs(term["normalised"]))[:LARGEST]
+    few = len(largest) == len(terms)
+    table = _table(
+        "Coefficients" if few else f"The {LARGEST} largest of {len(terms)} coefficients; --json has them all"
+    )
     table.add_column("term")
     for name in ("raw", "normalised", "range over last third"):
         table.add_column(name, justify="right")
-    for term in terms:
+    for term in terms if few else largest:
         between = f"{term['low']:+.4f} to {term['high']:+.4f}"
         table.add_row(term["name"], f"{term['raw']:+.4g}", f"{term['normalised']:+.4f}", between)
     return table
