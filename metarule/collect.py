@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -96,3 +96,14 @@ def unknown(owner: str, given: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"{owner} = '{given}' is not one of {', '.join(names)}{hint}"
+
+
+def check_chosen(owner: str, chosen: Collection[str], allowed: Collection[str], noun: str) -> None:
+    """Raises ValueError where `chosen` is empty, has a name that is not among `allowed`, or has one twice."""
+    if not chosen:
+        raise ValueError(f"{owner} is empty; name at least one {noun}")
+    for name in chosen:
+        if name not in allowed:
+            raise ValueError(unknown(owner, name, allowed))
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"{owner} = {list(chosen)} names a {noun} twice")

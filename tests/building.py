@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -220,3 +223,19 @@ def central_differences(
         step[:, column] = width
         columns.append((function(at + step) - function(at - step)) / (2 * width))
     return torch.stack(columns, dim=1)
+
+
+class Job(NamedTuple):
+    """A number to double, in a process that may be told to die: `once` by the first of its tries, else by each."""
+
+    number: int
+    flag: Path | None = None
+    once: bool = True
+
+
+def doubled(job: Job) -> int:
+    if job.flag is not None and not (job.once and job.flag.exists()):
+        with job.flag.open("a") as handle:
+            handle.write("died\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * job.number

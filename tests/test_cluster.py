@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import killing
 import pytest
+from building import Job, doubled
 
 from metarule import cluster as module
 from metarule import jobs, reading
@@ -33,22 +33,6 @@ DEATHS = 1
 """How many workers a block may cost here, so that the test of one that costs all is short."""
 
 QUIET: Any = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 50}
-
-
-class Job(NamedTuple):
-    """A number to double, in a process that may be told to die: `once` by the first of its tries, else by each."""
-
-    number: int
-    flag: Path | None = None
-    once: bool = True
-
-
-def doubled(job: Job) -> int:
-    if job.flag is not None and not (job.once and job.flag.exists()):
-        with job.flag.open("a") as handle:
-            handle.write("died\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * job.number
 
 
 @pytest.fixture(scope="module")

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-from building import Imitation, fitting_learner, start_row
+from building import Imitation, Job, doubled, fitting_learner, start_row
 
 from metarule.credit.backprop import Backprop
 from metarule.inner import Reference, Runs, in_turn
 from metarule.workers import ATTEMPTS, pool
-
-
-class Job(NamedTuple):
-    """A number to double, in a process that may be told to die: `once` by the first of its tries, else by each."""
-
-    number: int
-    flag: Path | None = None
-    once: bool = True
-
-
-def doubled(job: Job) -> int:
-    if job.flag is not None and not (job.once and job.flag.exists()):
-        with job.flag.open("a") as handle:
-            handle.write("died\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * job.number
 
 
 def mapped(map: Any, jobs: list[Job]) -> list[int]:

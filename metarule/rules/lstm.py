@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metarule.collect import unknown
+from metarule.collect import check_chosen
 from metarule.params import Param
 from metarule.recurrent import Recurrent
 from metarule.rules.base import Rule
@@ -40,13 +40,7 @@ class Lstm(Rule):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.terms:
-            raise ValueError("rule.terms is empty; name at least one term")
-        for name in self.terms:
-            if name not in TERMS:
-                raise ValueError(unknown("rule.terms", name, TERMS))
-        if len(set(self.terms)) < len(self.terms):
-            raise ValueError(f"rule.terms = {list(self.terms)} names a term twice")
+        check_chosen("rule.terms", self.terms, TERMS, "term")
         if self.rate <= 0:
             raise ValueError(f"rule.rate = {self.rate} must be positive")
         self._network  # noqa: B018 - it refuses sizes that are none

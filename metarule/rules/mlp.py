@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarule.collect import unknown
+from metarule.collect import check_chosen, unknown
 from metarule.nonlinearities import NONLINEARITIES
 from metarule.params import Param
 from metarule.rng import seed_number
@@ -57,13 +57,7 @@ class Mlp(Rule):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ValueError("rule.inputs is empty; name at least one signal")
-        for name in self.inputs:
-            if name not in LOCAL:
-                raise ValueError(unknown("rule.inputs", name, LOCAL))
-        if len(set(self.inputs)) < len(self.inputs):
-            raise ValueError(f"rule.inputs = {list(self.inputs)} names a signal twice")
+        check_chosen("rule.inputs", self.inputs, LOCAL, "signal")
         if any(units < 1 for units in self.hidden):
             raise ValueError(f"rule.hidden = {list(self.hidden)}: a layer has at least one unit")
         if self.activation not in NONLINEARITIES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from metarule.collect import unknown
+from metarule.collect import check_chosen, unknown
 from metarule.params import Param
 from metarule.rules.linear import LinearRule
 from metarule.terms import TERMS, Term
@@ -35,13 +35,7 @@ class Terms(LinearRule):
     switches: bool = False
 
     def __post_init__(self) -> None:
-        if not self.terms:
-            raise ValueError("rule.terms is empty; name at least one term")
-        for name in self.terms:
-            if name not in TERMS:
-                raise ValueError(unknown("rule.terms", name, TERMS))
-        if len(set(self.terms)) < len(self.terms):
-            raise ValueError(f"rule.terms = {list(self.terms)} names a term twice")
+        check_chosen("rule.terms", self.terms, TERMS, "term")
         for owner, named in (("rule.start", self.start), ("rule.scale_by_term", self.scale_by_term)):
             for name in named:
                 if name not in self.terms:
