@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def walk(descent, steps, l1=0.0):
 def test_it_steps_as_the_optimizer_alone_does(name):
     descent = Descent(PARAMS[:2], name, rate=0.05)
     alone = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = OPTIMIZERS[name]([alone], **{"lr": 0.05})
+    kind: Any = OPTIMIZERS[name]
+    optimizer = kind([alone], lr=0.05)
     for _ in range(20):
         slope = torch.sin(alone.detach() * 3) + torch.tensor([1.0, -0.2], dtype=torch.float64)
         descent.step(slope)

@@ -58,8 +58,11 @@ def test_eligibility_is_the_gradient_of_the_log_chance_of_what_was_drawn(output)
 def test_the_reward_is_what_the_trial_of_its_stage_was_paid():
     network, _, batch, signals = staged("linear", k=2)
     action = signals[network.projections[-1].name].post
+    assert action is not None
+    assert batch.y is not None
     expected = -(action - batch.y[:, 2:3]).square().sum(-1, keepdim=True)
     for seen in signals.values():
+        assert seen.reward is not None
         assert torch.equal(seen.reward, expected)
 
 
@@ -67,5 +70,7 @@ def test_reward_times_eligibility_is_a_term_and_so_is_the_eligibility_alone():
     network, weights, _, signals = staged("sigmoid")
     name = network.projections[0].name
     seen, theta = signals[name], torch.tensor([[2.0, -3.0]] * RUNS, dtype=torch.float64)
+    assert seen.reward is not None
+    assert seen.eligibility is not None
     change, _ = JUDGED.delta(theta, seen, {}, address("rule", runs=RUNS))
     torch.testing.assert_close(change.tensor(weights[name]), (2 * seen.reward - 3) * seen.eligibility)

@@ -11,8 +11,10 @@ from building import EXACT
 from metarule.collect import load_file
 from metarule.inner import Runs
 from metarule.loop import begun, engine_for, generations
+from metarule.network import Activity
 from metarule.reading import find, read
 from metarule.rng import noise_for
+from metarule.rules.expression import Expression
 from metarule.symbolic import parsed
 from metarule.tasks.leaky_neuron import LeakyNeuron
 from metarule.tasks.poisson import counts
@@ -28,6 +30,7 @@ def losses(name, programs, episodes, rate=None, **changed):
     """The mean loss of programs, as the search sees it."""
     search = read(find(name), tuple(f"{key.replace('__', '.')}={value}" for key, value in changed.items()))[0]
     rule = search.rules["forward"]
+    assert isinstance(rule, Expression)
     names = [param.name.removeprefix("rule.forward.") for param in search.learner.params]
     own = [param.name for param in rule.params]
     rows = torch.stack(
@@ -70,7 +73,7 @@ def test_the_loss_of_the_teacher_itself_is_zero_and_of_its_mean_potential_one():
     episode = task.sample(noise_for([("leaky", run) for run in range(3)]), 10)
 
     def says(potential):
-        return lambda x: type("Activity", (), {"rates": {"output": potential(x)}})
+        return lambda x: Activity({}, {"output": potential(x)})
 
     exact = episode.score(says(lambda x: x @ episode.teacher.transpose(1, 2)), {})["held_out_loss"]
     flat = episode.score(
@@ -84,13 +87,14 @@ def test_an_act_is_paid_for_its_side_and_scored_with_its_exact_chance():
     task = RewardedPatterns(patterns=5, inputs=40, noise_sd=0.0)
     episode = task.sample(noise_for([("patterns",)]), 6)
     batch = episode.train(3)
+    assert batch.reward is not None
     sides = batch.reward(torch.ones(1, 6, 1, dtype=torch.float64))
     assert set(sides.flatten().tolist()) <= {-1.0, 1.0}
     assert torch.equal(batch.reward(-3 * sides), -torch.ones_like(sides))
     drawn = 0.3 + task.spread * noise_for([("acts",)]).normal(40_000)
     rate = (drawn[0][:, None] * episode.sides[0, :, 0]).sign().mean()
     drive = {"output": torch.full((1, 5, 1), 0.3, dtype=torch.float64)}
-    found = episode.score(lambda x: type("Activity", (), {"drives": drive}), {})
+    found = episode.score(lambda x: Activity(drive, {}), {})
     assert float(found["reward"]) == pytest.approx(float(rate), abs=0.01)
     assert float(found["held_out_loss"]) == pytest.approx((1 - float(found["reward"])) / 2)
 

@@ -31,7 +31,7 @@ from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.credit.sign_symmetry import SignSymmetry
-from metarule.inner import Reference, Runs
+from metarule.inner import Reference, Runs, unheard
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.params import Param
@@ -101,7 +101,7 @@ def test_other_blocks_give_the_same(learner, block_runs, dtype, tolerance):
 
 
 def test_blocks_may_be_computed_anywhere_in_any_order():
-    def backwards(function, blocks):
+    def backwards(function, blocks, /, arrived=unheard):
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(function, blocks))
 
@@ -432,7 +432,7 @@ def test_block_is_a_pure_function_of_its_arguments():
     learner = LEARNERS["noisy"]
     seen = []
 
-    def keeping(function, blocks):
+    def keeping(function, blocks, /, arrived=unheard):
         seen.extend(blocks)
         return [function(block) for block in blocks]
 

@@ -51,6 +51,7 @@ def test_products_additions_and_gradients_are_those_of_the_weight_written_out():
     plain = lazy.base.detach().clone().requires_grad_()
     ours, theirs = used(grown(LazyWeight.of(lazy), noise), noise), used(grown(plain, noise), noise)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert lazy.token is not None
     found = torch.autograd.grad(ours, [lazy.base, lazy.token], materialize_grads=True)[0]
     assert lazy.pairs
     expected = torch.autograd.grad(theirs, plain)[0]

@@ -39,6 +39,13 @@ WINDOW, WINDOWS = 3, 4
 ENDS = tuple(WINDOW * (place + 1) for place in range(WINDOWS))
 
 
+def exact_slope(learner, theta, steps, **settings):
+    """The gradient of one candidate, by reverse mode."""
+    outcome = train(learner, theta[None], steps, wants=EVERYTHING, **settings)
+    assert outcome.grad is not None
+    return outcome.grad[0]
+
+
 def made(estimator, **settings):
     """A loop and a number of candidates that it takes with P = 3."""
     return MetaGradient(estimator=estimator, **settings), {"differences": 6, "es": 8, "pes": 8}.get(estimator, 1)
@@ -52,6 +59,8 @@ def test_forward_mode_equals_reverse_mode(learner):
     forwards = train(learner, theta, 8, wants=EVERYTHING | {"forward"}, **settings)
     torch.testing.assert_close(forwards.grad, backwards.grad, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(forwards.loss, backwards.loss, rtol=0, atol=0)
+    assert forwards.carry is not None
+    assert backwards.carry is not None
     assert_states_close(forwards.carry, backwards.carry, 0)
 
 
@@ -65,10 +74,11 @@ def test_forward_mode_goes_through_every_plug_in(learner):
 
 
 def test_forward_mode_of_an_objective_that_is_better_when_larger_has_its_sign():
-    settings = {"objectives": ("closeness",), "wants": EVERYTHING}
     theta = rows(LEARNERS["terms"])
-    backwards = train(LEARNERS["terms"], theta, 4, **settings)
-    forwards = train(LEARNERS["terms"], theta, 4, **settings | {"wants": EVERYTHING | {"forward"}})
+    backwards, forwards = (
+        train(LEARNERS["terms"], theta, 4, objectives=("closeness",), wants=wants)
+        for wants in (EVERYTHING, EVERYTHING | {"forward"})
+    )
     torch.testing.assert_close(forwards.grad, backwards.grad, rtol=1e-9, atol=1e-12)
 
 
@@ -81,7 +91,7 @@ def test_differences_agree_with_reverse_mode_on_smooth_runs(learner):
     same_noise = Runs((0,) * len(z), (0,))
     losses = train(learner, centre.decoded(z), 10, runs=same_noise).loss.mean(1)[:, 0]
     found = estimator.slope(centre, losses, None)
-    exact = train(learner, centre.theta[None], 10, wants=EVERYTHING).grad[0] * centre.stretch
+    exact = exact_slope(learner, centre.theta, 10) * centre.stretch
     assert (found - exact).norm() < 1e-3 * exact.norm()
 
 
@@ -127,7 +137,7 @@ def along_one_unroll(estimator, candidates):
 
 
 def test_persistent_es_follows_the_whole_gradient_and_plain_es_the_truncated_one():
-    whole = train(LEARNER, Descent(LEARNER.params).theta[None], ENDS[-1], score_at=ENDS, wants=EVERYTHING).grad[0]
+    whole = exact_slope(LEARNER, Descent(LEARNER.params).theta, ENDS[-1], score_at=ENDS)
     truncated = along_one_unroll(Exact(), 1)
     persistent = along_one_unroll(Smoothed(0.02, persistent=True), 3000)
     plain = along_one_unroll(Smoothed(0.02, persistent=False), 3000)
