@@ -41,8 +41,8 @@ def setting(
     runs, else `DEFAULT_TASK`. Raises SpecError where it is none of these.
     """
     if task is None and names and all(name not in ZOO for name in names):
-        folder = _folder(names[0])
-        return _found(folder, built(recorded(folder)["search"], overrides, folder.path, say))[0]
+        folder = folder_of(names[0])
+        return found_by(folder, built(recorded(folder)["search"], overrides, folder.path, say))[0]
     task = task or DEFAULT_TASK
     if Path(task).is_file() or task in shipped():
         return read(find(task), overrides, say)[0]
@@ -90,7 +90,7 @@ def comparison(
     contenders: list[Contender] = []
     for name in rows(names, everything):
         try:
-            learner, theta = _learner(name, search)
+            learner, theta = learner_of(name, search)
             _check_teacher(learner, search)
         except ValueError as error:
             if name in names:
@@ -107,7 +107,7 @@ def comparison(
 
 def runs_among(names: Sequence[str]) -> bool:
     """Whether one of the names is a run folder rather than a row of the zoo."""
-    return any(name not in ZOO and _folder(name) for name in names)
+    return any(name not in ZOO and folder_of(name) for name in names)
 
 
 def rows(names: Sequence[str], everything: bool) -> list[str]:
@@ -118,13 +118,13 @@ def rows(names: Sequence[str], everything: bool) -> list[str]:
     return found
 
 
-def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
+def learner_of(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
     """The learner called `name` on the search's network, and its numbers where it has its own."""
     network = search.network.build(search.task)
     if name in ZOO:
         return ZOO[name].learner(network), None
-    folder = _folder(name)
-    searched, values = _found(folder, resumed(folder, recorded(folder)))
+    folder = folder_of(name)
+    searched, values = found_by(folder, resumed(folder, recorded(folder)))
     if searched.model is not None:
         raise RunError(
             f"{folder.path} trained a [model] by descent; it has no rule that could learn on another network"
@@ -137,7 +137,7 @@ def _learner(name: str, search: Search) -> tuple[Learner, torch.Tensor | None]:
     return learner, torch.tensor([[values[param.name] for param in learner.params]], dtype=torch.float64)
 
 
-def _found(folder: RunFolder, search: Search) -> tuple[Search, dict[str, float]]:
+def found_by(folder: RunFolder, search: Search) -> tuple[Search, dict[str, float]]:
     """The search of the structure that a run found, and its learner's numbers by name."""
     log = folder.log()
     if not log:
@@ -150,7 +150,7 @@ def _found(folder: RunFolder, search: Search) -> tuple[Search, dict[str, float]]
     return plain, dict(zip((param.name for param in plain.learner.params), own.tolist(), strict=True))
 
 
-def _folder(name: str) -> RunFolder:
+def folder_of(name: str) -> RunFolder:
     for path in (Path(name), Path("runs") / name):
         if (path / "spec.json").is_file():
             return RunFolder(path)

@@ -38,10 +38,10 @@ runs results ledger
 loop
 trial
 jobs
-bench bench_meta inspection
-bench_memory
+bench bench_meta comparing
+bench_memory inspection
 identification
-comparing replicates catalog doctor contracts distillation
+replicates catalog doctor contracts distillation
 api
 cli
 __main__
