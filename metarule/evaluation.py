@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from metarule.inner import Inner, Outcome, Runs
+from metarule.intervals import interval
 from metarule.learner import Learner
 from metarule.params import starts
 from metarule.rng import seed_number
@@ -120,16 +120,6 @@ class Battery:
         }
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval of the mean (Student's t); the bounds are nan below two values."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2 or not math.isfinite(mean):
-        return mean, math.nan, math.nan
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread
-    return mean, mean - reach, mean + reach
-
-
 def tuned(
     name: str, learner: Learner, task: Task, conditions: Conditions, budget: int, seed: int, progress: Progress
 ) -> Contender:
@@ -192,22 +182,40 @@ def compare(
 
     Differences are those of the first contender to each of the others, paired by episode.
     """
-    fresh = task.held_out()
-    scores: dict[str, dict[str, tuple[float, ...]]] = {}
+    scores = {}
     for contender in contenders:
         progress(f"testing {contender.name} on {episodes * len(seeds)} held-out episodes")
-        found: dict[str, list[float]] = {metric: [] for metric in task.metrics}
-        for seed in seeds:
-            runs = Runs((0,), tuple(range(episodes)), seed_number(seed, "battery"))
-            outcome = conditions.outcome(contender.learner, contender.theta, fresh, runs)
-            for metric in found:
-                found[metric] += outcome.scores[metric][0].tolist()
-        scores[contender.name] = {metric: tuple(values) for metric, values in found.items()}
+        scores[contender.name] = tested(contender, task, conditions, episodes, seeds)
+    tunings = {contender.name: contender.tuning for contender in contenders if contender.tuning}
+    return battery(scores, task, len(seeds), tunings, label)
+
+
+def tested(
+    contender: Contender, task: Task, conditions: Conditions, episodes: int, seeds: Sequence[int]
+) -> dict[str, tuple[float, ...]]:
+    """Metric -> its value in every episode of the held-out task: `episodes` for each of `seeds`."""
+    fresh = task.held_out()
+    found: dict[str, list[float]] = {metric: [] for metric in task.metrics}
+    for seed in seeds:
+        runs = Runs((0,), tuple(range(episodes)), seed_number(seed, "battery"))
+        outcome = conditions.outcome(contender.learner, contender.theta, fresh, runs)
+        for metric in found:
+            found[metric] += outcome.scores[metric][0].tolist()
+    return {metric: tuple(values) for metric, values in found.items()}
+
+
+def battery(
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]],
+    task: Task,
+    seeds: int,
+    tunings: Mapping[str, Tuning],
+    label: str | None = None,
+) -> Battery:
+    """The comparison of what was `tested`, learner -> metric -> values in the same episodes; the first with each."""
     kind = label or task.kind
-    total = episodes * len(seeds)
     order = sorted(task.metrics, key=lambda metric: metric != task.headline)
     rows = [
-        Row(name, kind, metric, *interval(found[metric]), total, len(seeds))
+        Row(name, kind, metric, *interval(found[metric]), len(found[metric]), seeds)
         for metric in order
         for name, found in scores.items()
     ]
@@ -218,5 +226,14 @@ def compare(
         for other in others
         if all(map(math.isfinite, (pair := (scores[first][metric], scores[other][metric]))[0] + pair[1]))
     ]
-    tunings = {contender.name: contender.tuning for contender in contenders if contender.tuning}
-    return Battery(tuple(rows), tuple(differences), tunings, scores, task.seen(), fresh.seen())
+    return Battery(tuple(rows), tuple(differences), tunings, scores, task.seen(), task.held_out().seen())
+
+
+def printed(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A row of `Battery.table` as users read it: with its rate, and what the first learner is better or worse by."""
+    tuning = found["tunings"].get(row["learner"])
+    extra = {"rate": tuning["best"], "bracketed": tuning["bracketed"]} if tuning else {}
+    for each in found["differences"]:
+        if (each["other"], each["metric"]) == (row["learner"], row["metric"]):
+            extra["first_minus_it"] = {key: each[key] for key in ("learner", "mean", "low", "high")}
+    return row | extra

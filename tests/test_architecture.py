@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 # Every module or folder of the package; it may import what stands in lines above its own, and nothing else of the
 # package. Names on one line never import one another. A new module joins where it belongs, or the test fails.
 ORDER = """
-signals params rng collect records
+signals params rng collect records glossary intervals replicates
 archive tree terms nonlinearities recurrent lazy_weight
 programs
 program_text symbolic
@@ -25,7 +25,7 @@ credit rules synapses tasks outer models
 learner
 block fingerprint
 inner
-family gradient_descent zoo learned_descent
+family gradient_descent zoo learned_descent alignment
 module_learner
 unrolled
 plugins tables
@@ -41,7 +41,7 @@ jobs
 bench bench_meta comparing
 bench_memory inspection
 identification
-replicates catalog doctor contracts distillation
+catalog doctor contracts distillation
 api
 cli
 __main__
