@@ -230,7 +230,7 @@ def battery(
 
 
 def printed(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """A row of `Battery.table` as users read it: with its rate, and what the first learner is better or worse by."""
+    """A row of `Battery.table` as it is printed: with its rate, and by how much the first learner is ahead of it."""
     tuning = found["tunings"].get(row["learner"])
     extra = {"rate": tuning["best"], "bracketed": tuning["bracketed"]} if tuning else {}
     for each in found["differences"]:

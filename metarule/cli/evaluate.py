@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,6 +38,7 @@ def evaluate(
     import torch
 
     from metarule import acceptance, comparing
+    from metarule.evaluation import printed
     from metarule.inspection.report import acceptance_table, battery_table
     from metarule.workers import pool
 
@@ -71,16 +72,7 @@ def evaluate(
         say(f"episodes written to {table}")
     found = battery.table()
     if json:
-        emit([_row(row, found) for row in found["rows"]])
+        emit([printed(row, found) for row in found["rows"]])
         return
     show(battery_table(found["rows"], found["differences"], found["tunings"]))
     say(f"rates were tuned on {battery.trained_on}; tested on {battery.tested_on}")
-
-
-def _row(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    tuning = found["tunings"].get(row["learner"])
-    extra = {"rate": tuning["best"], "bracketed": tuning["bracketed"]} if tuning else {}
-    for each in found["differences"]:
-        if (each["other"], each["metric"]) == (row["learner"], row["metric"]):
-            extra["first_minus_it"] = {key: each[key] for key in ("learner", "mean", "low", "high")}
-    return row | extra
