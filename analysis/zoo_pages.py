@@ -35,7 +35,7 @@ def index_page(rows: Rows, failed: Iterable[Any], promised: int, free: int, reme
         "The numbers of a row are the same on all three tasks. They were chosen on these tasks and this split, a few "
         "settings per row, so the figures are those of chosen settings; `metarule evaluate --task` tunes on other data "
         "than it tests on.", "",
-        "```", COMMAND, "```", "",
+        "<!-- not run: seven minutes on two cores -->", "```sh", COMMAND, "```", "",
         "![All rows on the three tasks](overview.png)", "",
     ]  # fmt: skip
     for group, members in GROUPS.items():
