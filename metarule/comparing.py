@@ -15,7 +15,7 @@ from metarule.learner import Learner
 from metarule.loop import engine_for
 from metarule.plugins import SpecError, plug
 from metarule.reading import built, find, overridden, read, shipped
-from metarule.records import RunError
+from metarule.records import RunError, run_folder
 from metarule.rng import noise_for, seed_number
 from metarule.runs import RunFolder
 from metarule.spec import Search, from_table
@@ -151,10 +151,10 @@ def found_by(folder: RunFolder, search: Search) -> tuple[Search, dict[str, float
 
 
 def folder_of(name: str) -> RunFolder:
-    for path in (Path(name), Path("runs") / name):
-        if (path / "spec.json").is_file():
-            return RunFolder(path)
-    raise SpecError(f"{unknown('algorithm', name, ZOO)} (or give the path of a run folder)")
+    path = run_folder(name)
+    if path is None:
+        raise SpecError(f"{unknown('algorithm', name, ZOO)} (or give the path of a run folder)")
+    return RunFolder(path)
 
 
 def _check_teacher(learner: Learner, search: Search) -> None:

@@ -43,6 +43,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
+def run_folder(name: str) -> Path | None:
+    """The folder of a run, by its path or by its name in runs/; None where there is no such run."""
+    return next((path for path in (Path(name), Path("runs") / name) if (path / "spec.json").is_file()), None)
+
+
 def jsonable(value: Any) -> Any:
     """The value with every number that JSON cannot write (nan, infinities) as None, and tuples as lists."""
     if isinstance(value, float):
