@@ -1,0 +1,233 @@
+"""How well the rule does on a page: learning curves, the battery, the stress battery, knock-outs, the front."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metarule.inspection.markup import Html, tag, together
+from metarule.inspection.page_charts import Line, chart, skewed, smooth, smoothed
+from metarule.inspection.page_parts import (
+    Cell,
+    Column,
+    Row,
+    between,
+    details,
+    frame,
+    listed,
+    mark,
+    note,
+    number,
+    section,
+    table,
+    whisker,
+    words,
+)
+
+Document = dict[str, Any]
+Scores = dict[str, dict[str, list[float]]]
+
+DRAWN = 24
+"""Trajectories of coefficients that a page holds at most."""
+
+FIRST = 8
+"""Those of them that are shown before anybody asks: one colour each."""
+
+
+def search(document: Document) -> Html | None:
+    """Objective, metrics and coefficients over the generations."""
+    lines = document.get("learning_curve") or []
+    if not lines:
+        return None
+    steps = [line["generation"] for line in lines]
+    objectives = document.get("objectives") or []
+    mean = smooth("mean of candidates", steps, [line["loss_mean"] for line in lines])
+    best = smooth("luckiest candidate", steps, [line["loss_best"] for line in lines])
+    leading = [mean] if mean.y == best.y else [mean, best]
+    name = f"{words(objectives[0])} (lower is better)" if objectives else "objective (lower is better)"
+    charts = [chart("curve", name, leading, "generation", log=skewed(leading))]
+    for metric in sorted({name for line in lines for name in line["scores"]} - {*objectives[:1]}):
+        values = smooth(metric, steps, [line["scores"].get(metric) for line in lines])
+        charts.append(chart(f"curve-{metric}", f"{words(metric)}, mean of candidates", [values], "generation"))
+    return section(
+        "search", "Search", note(smoothed(steps, "generations")), tag("div", *charts, class_="charts"),
+        _trajectories(document, steps),
+    )  # fmt: skip
+
+
+def _trajectories(document: Document, steps: list[int]) -> Html | None:
+    values = document.get("coefficients") or {}
+    if not values:
+        return None
+    order = sorted(values, key=lambda name: -abs(values[name][-1] or 0.0))[:DRAWN]
+    lines = [smooth(name, steps, values[name], place < FIRST) for place, name in enumerate(order)]
+    title = "normalised coefficients"
+    if len(values) > FIRST:
+        title += f", the {FIRST} largest of {len(values)}"
+    return chart("trajectories", title, lines, "generation")
+
+
+def battery(document: Document, episodes: Scores) -> Html | None:
+    """Means with intervals per learner and metric, the paired difference to each tuned baseline."""
+    rows: list[Row] = document.get("battery") or []
+    if not rows:
+        if not document.get("learning_curve"):
+            return None
+        return section("battery", "Held-out battery", note("No battery was run: the search has battery.episodes = 0."))
+    first, made = rows[0], []
+    tunings = document.get("tunings") or {}
+    gaps = {(gap["other"], gap["metric"]): gap for gap in document.get("differences") or []}
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        own = [row for row in rows if row["metric"] == metric]
+        values = {row["learner"]: episodes.get(row["learner"], {}).get(metric, []) for row in own}
+        place = frame(own, around=(value for each in values.values() for value in each))
+        columns = (
+            Column("learner"), Column(words(metric), True), Column("95 % interval", True), Column("", drawn=True),
+            Column(f"{first['learner']} − it", True), Column("tuned rate", True),
+        )  # fmt: skip
+        lines: list[list[Cell]] = []
+        for at, row in enumerate(own):
+            gap = gaps.get((row["learner"], metric))
+            lines.append(
+                [
+                    row["learner"],
+                    (number(row["mean"]), row["mean"]),
+                    between(row),
+                    whisker(row, place, at % 8, dots=values[row["learner"]]),
+                    (f"{number(gap['mean'], sign=True)} {between(gap, sign=True)}", gap["mean"]) if gap else "",
+                    _rate(tunings.get(row["learner"])),
+                ]
+            )
+        made.append(table(f"{words(metric)}, {_better(metric)} is better", columns, lines, sortable=True))
+    size = f"{first['episodes'] // max(first['seeds'], 1)} fresh, paired episodes of {words(first['task'])}"
+    seeds = f", {first['seeds']} seeds" if first["seeds"] > 1 else ""
+    seen = [f"The search saw {document['trained_on']}."] if document.get("trained_on") else []
+    used = [f"The battery used {document['tested_on']}."] if document.get("tested_on") else []
+    return section(
+        "battery", "Held-out battery", note(f"{size}{seeds}; dots are episodes."), *made, note(" ".join(seen + used))
+    )
+
+
+def lower_is_better(metric: str) -> bool:
+    """Tasks call what they want small a loss or an error."""
+    return metric.endswith(("loss", "error", "complexity"))
+
+
+def _better(metric: str) -> str:
+    return "lower" if lower_is_better(metric) else "higher"
+
+
+def _rate(tuning: Document | None) -> Cell:
+    if tuning is None:
+        return ""
+    return number(tuning["best"]) + ("" if tuning["bracketed"] else " (not bracketed)"), tuning["best"]
+
+
+def stress(document: Document) -> Html | None:
+    """The rule where it was not searched: per condition its mean, the tuned baselines', and whether it holds."""
+    found = document.get("stress")
+    if not found:
+        return None
+    rows: list[Row] = found["rows"]
+    metric = rows[0]["metric"] if rows else ""
+    cells = {(row["condition"], row["learner"]): row for row in rows if row["metric"] == metric}
+    learners = list(dict.fromkeys(learner for _, learner in cells))
+    gaps = [gap for gap in found.get("differences") or [] if gap["metric"] == metric]
+    place = frame(gaps, zero=True)
+    rival = {each["condition"]: _rival(each["condition"], gaps) for each in found["verdicts"]}
+    columns = [Column("condition"), Column("verdict"), *(Column(words(name), True) for name in learners)]
+    columns += [Column("against the best baseline", True), Column("", drawn=True)]
+    groups = []
+    for group in dict.fromkeys(verdict["group"] for verdict in found["verdicts"]):
+        for verdict in (each for each in found["verdicts"] if each["group"] == group):
+            condition = verdict["condition"]
+            gap = rival[condition]
+            named = together([tag("span", words(group), class_="group"), " ", words(condition)])
+            groups.append(
+                [
+                    named if condition != group else words(condition),
+                    mark(verdict["holds"]),
+                    *(_mean(cells.get((condition, learner))) for learner in learners),
+                    (f"{number(gap['mean'], sign=True)} {between(gap, sign=True)}", gap["mean"]) if gap else "",
+                    whisker(gap, place, zero=True) if gap else "",
+                ]
+            )
+    held = [each["holds"] for each in found["verdicts"]]
+    counts = held.count(True), held.count(False), held.count(None)
+    said = f"Of {len(held)} conditions it holds in {counts[0]}, fails in {counts[1]}, and {counts[2]} stay open."
+    size = f"{found['episodes']} paired episodes, {found['seeds']} seed(s); baselines tuned in each; 95 % intervals."
+    return section(
+        "stress", "Stress battery", tag("p", said, class_="lead"), note(size),
+        table(f"{words(metric)} in every condition", columns, groups, sortable=True),
+        details("Every verdict as a sentence", listed(each["sentence"] for each in found["verdicts"])),
+    )  # fmt: skip
+
+
+def _rival(condition: str, gaps: list[Row]) -> Row | None:
+    """The difference to the baseline that does best there: the smallest in the rule's favour."""
+    own = [gap for gap in gaps if gap["condition"] == condition and gap["mean"] is not None]
+    if not own:
+        return None
+    return (max if lower_is_better(own[0]["metric"]) else min)(own, key=lambda gap: gap["mean"])
+
+
+def _mean(row: Row | None) -> Cell:
+    return (number(row["mean"]), row["mean"]) if row else ""
+
+
+def knockouts(document: Document) -> Html | None:
+    """What the loss of each term costs, and what each term does alone."""
+    rows: list[Row] = (document.get("stress") or {}).get("knockouts") or []
+    if not rows:
+        return None
+    made = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        own = [row for row in rows if row["kind"] == kind]
+        place = frame([row["change"] for row in own], zero=True)
+        metric = own[0]["metric"]
+        columns = (
+            Column("term"), Column(words(metric), True), Column("change", True), Column("95 % interval", True),
+            Column("", drawn=True), Column("necessary" if kind == "knock-out" else "sufficient"),
+        )  # fmt: skip
+        lines: list[list[Cell]] = [
+            [
+                row["term"],
+                (number(row["mean"]), row["mean"]),
+                (number(row["change"]["mean"], sign=True), row["change"]["mean"]),
+                between(row["change"], sign=True),
+                whisker(row["change"], place, zero=True),
+                mark(row.get("necessary"), "necessary", "not necessary") if kind == "knock-out" else row["sentence"],
+            ]
+            for row in own
+        ]
+        caption = "Knock-out: the rule without one term" if kind == "knock-out" else "Knock-in: one term alone"
+        made.append(table(caption, columns, lines, sortable=True))
+        if kind == "knock-out":
+            made.append(details("Every knock-out as a sentence", listed(row["sentence"] for row in own)))
+    return section("knockouts", "Knock-outs", *made)
+
+
+def front(document: Document) -> Html | None:
+    """The rules that no other beats in one objective without losing in another."""
+    rules = document.get("front") or []
+    objectives = document.get("objectives") or []
+    if not rules or len(objectives) < 2:
+        return None
+    one, two = objectives[:2]
+    order = sorted(rules, key=lambda rule: rule["losses"][two])
+    across, up = ([rule["losses"][name] for rule in order] for name in (two, one))
+    stairs = Line("front", across, up, stairs=True)
+    keys = list(rules[0]["structure"])
+    columns = [*(Column(words(name), True) for name in objectives), *(Column(key) for key in keys), Column("rule")]
+    lines: list[list[Cell]] = [
+        [
+            *((number(rule["losses"][name], trim=True), rule["losses"][name]) for name in objectives),
+            *(rule["structure"][key] for key in keys),
+            rule["equation"] or "no closed form",
+        ]
+        for rule in order
+    ]
+    return section(
+        "front", "Pareto front", note("Losses as in the search, lower is better; no other rule tried beats these."),
+        chart("front-chart", f"{words(one)} over {words(two)}", [stairs], words(two), log=skewed([stairs])),
+        table("Rules of the front", columns, lines, sortable=True),
+    )  # fmt: skip
