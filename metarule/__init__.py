@@ -20,6 +20,7 @@ _HOMES = {
     "load": "metarule.api",
     "go_on": "metarule.api",
     "Run": "metarule.api",
+    "LocalOptimizer": "metarule.local_optimizer",
     "record": "metarule.identification.record",
     "classify": "metarule.identification.classify",
     "Recording": "metarule.identification.recording",

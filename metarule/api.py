@@ -16,6 +16,7 @@ from metarule.inspection.figures import draw
 from metarule.inspection.numbers import Document, found
 from metarule.jobs import Listener, resume, resumed, start
 from metarule.learner import Learner
+from metarule.portable import Portable, carrying, taken
 from metarule.reading import find, read
 from metarule.records import unused
 from metarule.rules import Rule
@@ -79,15 +80,22 @@ class Run:
         row = [log[-1]["theta"][param.name] for param in params] if log else [param.start for param in params]
         return self.search.found(torch.tensor(row, dtype=torch.float64))
 
+    @functools.cached_property
+    def portable(self) -> Portable:
+        """What it found, apart from the network it was found on: parts and numbers."""
+        return taken(self.learner, self.theta, self.path, self._plain[0].plugins)
+
     @property
     def credit(self) -> CreditAssignment:
-        """Its credit assignment."""
-        return self._plain[0].credit
+        """Its credit assignment, which knows the numbers found for it: `LocalOptimizer` takes them along."""
+        search = self._plain[0]
+        return search.credit if search.model else carrying(search.credit, self.portable)
 
     @property
     def rules(self) -> Mapping[str, Rule]:
-        """Its rules by projection or role."""
-        return self._plain[0].rules
+        """Its rules by projection or role, with the numbers found for them."""
+        search = self._plain[0]
+        return {} if search.model else {key: carrying(rule, self.portable) for key, rule in search.rules.items()}
 
     @property
     def rule(self) -> Rule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from metarule.collect import unknown
 from metarule.mean_field import critical_gain
 from metarule.nonlinearities import LOSSES, NONLINEARITIES, OUTPUTS
+from metarule.positions import Reading
 from metarule.rng import Noise
 from metarule.terms import glorot
 
@@ -39,8 +40,8 @@ class Projection(NamedTuple):
     """All connections from one population to another; fixed or plastic, its weights live in `weights`.
 
     `bias` adds an always-on unit as the last pre unit. `std` is the standard deviation of the initial weights;
-    None means the network's own. `shape` (I, J) is for a projection one of whose ends is no population of the network;
-    elsewhere the populations' sizes say it.
+    None means the network's own. `shape` (I, J) is for a projection one of whose ends is no population of the network,
+    or that reads several units at a time; elsewhere the populations' sizes say it.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Activity(NamedTuple):
 class Network:
     """Populations in feedforward order, the first one the input, the last one the output.
 
+    `readings` say how a projection sees its source that does not see all units of one event: patches of an image, say,
+    each an event; by projection, one after another.
     Raises ValueError where a projection names no population, runs backwards, or a population receives nothing.
     """
 
@@ -72,6 +75,7 @@ class Network:
     beta: float = 1.0
     init: str = "glorot"
     init_scale: float = 1.0
+    readings: Mapping[str, tuple[Reading, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
@@ -255,5 +259,17 @@ class Network:
 
     def pre(self, projection: Projection, rates: Mapping[str, Tensor]) -> Float[Tensor, "R B J"]:
         """The pre activity at a projection, with the always-on unit where it has a bias."""
-        rate = rates[projection.source]
+        rate = self.gather(projection, rates[projection.source])
         return functional.pad(rate, (0, 1), value=1.0) if projection.bias else rate
+
+    def gather(self, projection: Projection, values: Tensor) -> Float[Tensor, "R B J"]:
+        """What a projection reads of `values` at the units of its source, the always-on unit left out."""
+        for reading in self.readings.get(projection.name, ()):
+            values = reading.gather(values)
+        return values
+
+    def back(self, projection: Projection, sent: Float[Tensor, "R B J"]) -> Tensor:
+        """What was sent against a projection, at the units of its source: the transpose of `gather`."""
+        for reading in reversed(self.readings.get(projection.name, ())):
+            sent = reading.back(sent)
+        return sent

@@ -50,6 +50,10 @@ class Noise:
         """The stream at a deeper address; costs nothing until it is drawn from."""
         return replace(self, labels=self.labels + labels)
 
+    def to(self, device: torch.device) -> Noise:
+        """The same stream, drawn on a device."""
+        return replace(self, keys=self.keys.to(device), index=self.index.to(device))
+
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform numbers in [low, high), (R, *shape)."""
         return self._spread(low + (high - low) * self._unit(shape)).to(self.dtype)

@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 # package. Names on one line never import one another. A new module joins where it belongs, or the test fails.
 ORDER = """
 signals params rng collect records glossary intervals replicates
-archive tree terms nonlinearities recurrent lazy_weight
+archive tree terms nonlinearities recurrent lazy_weight positions
 programs
 program_text symbolic
 mean_field
@@ -42,6 +42,9 @@ bench bench_meta comparing
 bench_memory inspection
 identification
 catalog doctor contracts distillation
+portable borrowed own_loop
+local_optimizer
+exporting
 api
 cli
 __main__

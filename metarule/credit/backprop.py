@@ -16,6 +16,7 @@ class Backprop(SequentialFeedback):
     kind = "backprop"
     source = "Rumelhart, Hinton and Williams 1986"
     not_local = "Errors come through the transposed forward weights: weight transport."
+    over_positions = True
 
     def sender(self, network, weights, state, step, noise):
         return lambda projection, error: torch.bmm(error, without_bias(projection, weights[projection.name]))

@@ -25,6 +25,7 @@ class CreditAssignment(ABC):
     gives: ClassVar[frozenset[str]]  # the signals a rule may read at a forward projection
     plastic_roles: ClassVar[frozenset[str]] = frozenset()  # roles of its own projections that need a rule to learn
     not_local: ClassVar[str] = "Not stated."  # what it uses that is not at hand where it is used, in a sentence
+    over_positions: ClassVar[bool] = False  # whether it works where positions of an image share a weight
     requires: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"activation" | "output": what it insists on}
 
     @property

@@ -68,7 +68,10 @@ def sent_down(
     for population in reversed(network.populations[:-1]):
         if population.name not in reached:
             continue
-        sent = [send(projection, errors[projection.target]) for projection in network.out_of(population.name)]
+        sent = [
+            network.back(projection, send(projection, errors[projection.target]))
+            for projection in network.out_of(population.name)
+        ]
         feedback[population.name] = sent[0] if len(sent) == 1 else torch.stack(sent).sum(0)
         errors[population.name] = feedback[population.name] * network.gain(population.name, activity.rates)
     return feedback, errors
@@ -138,7 +141,9 @@ def forward_signals(
         reads = wanted.get(projection.name)
         if reads is None:
             continue
-        pre_error = errors.get(projection.source) if "pre_error" in reads else None
+        pre_error = None
+        if "pre_error" in reads and projection.source in errors:
+            pre_error = network.gather(projection, errors[projection.source])
         signals[projection.name] = Signals(
             weight=weights[projection.name],
             pre=network.pre(projection, activity.rates),
@@ -163,4 +168,5 @@ def feedback_name(projection: Projection) -> str:
 
 def feedback_projection(projection: Projection, role: str = "feedback") -> Projection:
     """The projection that carries errors against `projection`."""
-    return Projection(feedback_name(projection), projection.target, projection.source, role)
+    shape = None if projection.shape is None else (projection.shape[1], projection.shape[0])
+    return Projection(feedback_name(projection), projection.target, projection.source, role, shape=shape)

@@ -16,6 +16,7 @@ class FeedbackAlignment(SequentialFeedback):
     kind = "feedback_alignment"
     source = "Lillicrap et al. 2016"
     not_local = "Errors come through weights of their own, layer by layer."
+    over_positions = True
 
     def projections(self, network):
         return tuple(feedback_projection(projection) for projection in network.projections)

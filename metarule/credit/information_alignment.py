@@ -25,6 +25,7 @@ class InformationAlignment(FeedbackAlignment):
     source = "Kunin, Nayebi et al. 2020"
     not_local = "Errors come through weights of their own, which learn from activity sent up and back down."
     plastic_roles = frozenset({"feedback"})
+    over_positions = False
 
     centred: bool = True
 

@@ -31,6 +31,6 @@ class KolenPollack(FeedbackAlignment):
             name = feedback_name(projection)
             if name in wanted:
                 # at this projection the upper error is pre and the lower rate is what the post unit should match
-                rate = activity.rates[projection.source]
+                rate = network.gather(projection, activity.rates[projection.source])
                 signals[name] = Signals(weight=weights[name], pre=errors[projection.target], post=rate, error=rate)
         return signals

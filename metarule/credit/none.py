@@ -15,6 +15,7 @@ class Nobody(CreditAssignment):
     kind = "none"
     source = "Hebb 1949"
     not_local = "Nothing is sent."
+    over_positions = True
     gives = frozenset({"pre", "post", "gain"})
 
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):

@@ -24,6 +24,7 @@ class SignSymmetry(SequentialFeedback):
     kind = "sign_symmetry"
     source = "Liao, Leibo and Poggio 2016; Moskovitz, Litwin-Kumar and Abbott 2018"
     not_local = "Errors need the signs of the forward weights."
+    over_positions = True
 
     magnitude: str = "uniform"
 

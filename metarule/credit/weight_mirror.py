@@ -25,6 +25,7 @@ class WeightMirror(FeedbackAlignment):
     source = "Akrout et al. 2019"
     not_local = "Errors come through weights of their own, which learn in a mode of its own, driven by noise."
     plastic_roles = frozenset({"feedback"})
+    over_positions = False
 
     @property
     def params(self):
