@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 TAIL = 1 / 3
@@ -47,6 +48,20 @@ def trajectories(entries: list[Entry], log: list[Line]) -> dict[str, list[float]
 def learning_curve(log: list[Line]) -> list[dict[str, Any]]:
     """{generation, loss_mean, loss_best, scores} per generation: mean and luckiest candidate, and mean metrics."""
     return [{key: line[key] for key in ("generation", "loss_mean", "loss_best", "scores")} for line in log]
+
+
+def agreement(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """{name, values, agree} per coefficient: its normalised value in every run, and whether all have one sign."""
+    names = dict.fromkeys(term["name"] for document in documents for term in document["terms"])
+    rows = []
+    for name in names:
+        values = [
+            next((term["normalised"] for term in document["terms"] if term["name"] == name), None)
+            for document in documents
+        ]
+        signs = {math.copysign(1.0, value) if value else 0.0 for value in values if value is not None}
+        rows.append({"name": name, "values": values, "agree": len(signs) == 1 and None not in values})
+    return rows
 
 
 def _normalised(entry: Entry, log: list[Line]) -> list[float]:
