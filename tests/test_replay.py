@@ -13,7 +13,7 @@ import torch
 from metarule.identification.degrading import Degradation, degraded
 from metarule.identification.moments import MOST, moments
 from metarule.identification.record import record
-from metarule.identification.recording import Recording, RecordingError
+from metarule.identification.recording import Recording, RecordingError, load
 from metarule.identification.reference import REFERENCE, equivalence_class
 from metarule.identification.replay import replay
 from metarule.identification.simulation import Simulation, simulated
@@ -73,6 +73,16 @@ def test_with_one_hidden_layer_the_declared_equivalents_explain_each_other():
     assert {row.rule for row in replays.rows if row.says == "explains"} == {*same}
     first, second = (of(replays, name) for name in same)
     assert first.explained == pytest.approx(second.explained, abs=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_a_recording_is_replayed_alike_from_memory_and_from_a_file(suffix, tmp_path):
+    recording = made("feedback_alignment")
+    whole, read = replay(recording), replay(load(recording.save(tmp_path / f"recording{suffix}")))
+    assert read.switched_off == whole.switched_off
+    for row in whole.rows:
+        assert of(read, row.rule).explained == pytest.approx(row.explained, abs=1e-6)
+        assert of(read, row.rule).says == row.says
 
 
 def test_the_step_size_and_the_momentum_come_back():

@@ -100,12 +100,14 @@ def pieces(shown: np.ndarray, most: int, length: int = PIECE) -> tuple[np.ndarra
 
 
 def network_of(recording: Recording) -> Network:
-    """The network that a recording's edges describe."""
+    """The network that a recording's edges describe, its projections in feedforward order."""
     sizes = recording.structure.sizes
+    order = list(sizes)
     activation = recording.meta.get("nonlinearity", "tanh")
     biased: set[str] = set()
     projections = []
-    for edge in recording.weights:
+    # a file may list edges in any order, HDF5 by their names
+    for edge in sorted(recording.weights, key=lambda edge: [order.index(name) for name in reversed(edge.split("->"))]):
         source, _, target = edge.partition("->")
         projections.append(Projection(edge, source, target, bias=target in recording.bias and target not in biased))
         biased.add(target)
