@@ -16,6 +16,7 @@ import metarule
 from metarule.catalog import catalog
 from metarule.cli import app
 from metarule.credit import CREDIT
+from metarule.glossary import MEANINGS, known
 from metarule.models import MODELS
 from metarule.module_learner import Descent
 from metarule.outer import OUTER
@@ -35,7 +36,7 @@ PYTHON = {
     "python_search": (
         "Python: search and inspect",
         "Run searches, and use what they found.",
-        ("search", "load", "go_on", "Run", "Search"),
+        ("search", "load", "go_on", "Run", "Search", "LocalOptimizer"),
     ),
     "python_identify": (
         "Python: record and classify",
@@ -70,8 +71,8 @@ KEYS = {
     "`[task]`": "what is learned, by `kind`: [tasks](tasks.md)",
     "`[network]`": "who learns: [below](#network)",
     "`[credit]`": "what reaches a synapse, by `kind`: [credit assignment](credit.md); left out: `backprop`",
-    "`[rule]`": "how it changes by that, by `kind`: [rules](rules.md). Several: `[rules.forward]`, `[rules.feedback]`, or "
-    'by projection, `[rules."input->hidden1"]`',
+    "`[rule]`": "how it changes by that, by `kind`: [rules](rules.md). Several: `[rules.forward]`, `[rules.feedback]`, "
+    'or by projection, `[rules."input->hidden1"]`',
     "`[synapse]`": "what it does with a change, by `kind`: [synapse models](synapses.md); left out: `sgd`. Several: "
     "`[synapses.NAME]`, likewise",
     "`algorithm`": "a row of [the zoo](../zoo/README.md) in place of credit, rule and synapse; tables beside it change "
@@ -210,8 +211,8 @@ def search_file_page() -> str:
     """The tables of a search file, those without a kind in full."""
     parts = [
         "A search is a TOML file. Every key can be overridden on the command line, dotted: `outer.generations=50`. A "
-        "wrong key or value is answered by what is allowed and the nearest name; `metarule search FILE --dry-run` checks "
-        "a file and says what it would cost.",
+        "wrong key or value is answered by what is allowed and the nearest name; `metarule search FILE --dry-run` "
+        "checks a file and says what it would cost.",
         table(("table or key", "says"), KEYS.items()),
     ]
     for heading, spec in TABLES.items():
@@ -221,14 +222,19 @@ def search_file_page() -> str:
 
 def terms_page() -> str:
     """Signals, the factors made of them, and the terms made of those."""
-    (terms,) = catalog("terms")
     factors = [
-        (f"`{name}`", factor.side, ", ".join(f"`{each}`" for each in factor.reads) or "–", yes(factor.local))
+        (
+            f"`{name}`",
+            literal(MEANINGS[name].text),
+            factor.side,
+            ", ".join(f"`{each}`" for each in factor.reads) or "–",
+            yes(factor.local),
+        )
         for name, factor in FACTORS.items()
     ]
     named = [
-        (f"`{each['name']}`", f"`{TERMS[each['name']].expression}`".replace("**", "^"), yes(each["local"]))
-        for each in terms["members"]
+        (f"`{name}`", f"`{term.expression}`".replace("**", "^"), yes(term.local), *called(name))
+        for name, term in TERMS.items()
     ]
     axes = [
         (f"`{name}`", "(" + re.findall(r"Tensor, .(R [A-Z1 ]+)", hint)[0] + ")")
@@ -242,11 +248,17 @@ def terms_page() -> str:
         table(("signal", "axes"), axes),
         "## Factors",
         "What a term may contain. *Local*: a synapse can know it; what is not local sums over other synapses.",
-        table(("factor", "side", "reads", "local"), factors),
+        table(("factor", "is", "side", "reads", "local"), factors),
         "## Terms",
         'The names that `rule.terms = ["error_pre", ...]` and the equations of reports use.',
-        table(("term", "is", "local"), named),
+        table(("term", "is", "local", "known as", "source"), named),
     )
+
+
+def called(term: str) -> tuple[str, str]:
+    """What the literature calls a term, and who wrote it down."""
+    found = known(term)
+    return ("–", "–") if found is None else (literal(found.name), literal(found.source))
 
 
 def yes(truth: bool) -> str:
