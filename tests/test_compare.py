@@ -8,15 +8,20 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from scipy import stats
 
 import metarule as mr
 from metarule.cli.output import emit
+from metarule.comparing import setting
+from metarule.credit.backprop import Backprop
+from metarule.inspection import alike
 from metarule.inspection.compared import compared, sides
-from metarule.inspection.compared_figures import LONG, smoothed
+from metarule.inspection.compared_figures import LONG, draw, smoothed
 from metarule.inspection.compared_report import short, side_by_side
 from metarule.inspection.pairs import difference, holm, paired_tests
 from metarule.intervals import interval
@@ -48,7 +53,7 @@ def copied(found, tmp_path):
     return made
 
 
-def setting(key, value):
+def changing(key, value):
     """Change one setting in a spec.json."""
 
     def change(spec):
@@ -87,7 +92,7 @@ def test_a_run_and_a_copy_of_it_differ_by_exactly_nothing(found, copied):
     ],
 )
 def test_settings_are_exactly_what_was_changed_and_only_the_same_episodes_are_paired(found, copied, key, value, paired):
-    other = copied("other", "spec.json", setting(key, value))
+    other = copied("other", "spec.json", changing(key, value))
     before = setting_of(found, key)
     document = of(found, other)
     assert document["settings"] == [{"key": key, "values": [before, value]}]
@@ -106,7 +111,7 @@ def setting_of(path, key):
 def test_a_setting_that_an_older_version_did_not_write_differs_only_where_it_is_used(found, copied):
     old = copied("old", "spec.json", lambda spec: spec["search"]["inner"].pop("fixed_episodes"))
     assert of(found, old)["settings"] == []
-    used = copied("used", "spec.json", setting("inner.fixed_episodes", True))
+    used = copied("used", "spec.json", changing("inner.fixed_episodes", True))
     assert of(used, old)["settings"] == [{"key": "inner.fixed_episodes", "values": [True, None]}]
 
 
@@ -121,7 +126,7 @@ def test_the_first_episodes_that_both_have_are_paired(found, copied):
 
 
 def test_runs_of_different_tasks_share_no_panel_no_row_and_no_test(found, copied):
-    other = copied("other", "spec.json", setting("task.ways", 3))
+    other = copied("other", "spec.json", changing("task.ways", 3))
     document = of(found, other)
     assert document["tasks"] == ["few_shot (ways 5)", "few_shot (ways 3)"]
     assert all(len(panel["lines"]) == 1 for panel in document["panels"])
@@ -130,7 +135,7 @@ def test_runs_of_different_tasks_share_no_panel_no_row_and_no_test(found, copied
 
 
 def test_objectives_of_another_kind_have_a_panel_of_their_own(found, copied):
-    other = copied("other", "spec.json", setting("inner.score_every", 4))
+    other = copied("other", "spec.json", changing("inner.score_every", 4))
     panels = of(found, other)["panels"]
     shared = {panel["number"]: [line["run"] for line in panel["lines"]] for panel in panels}
     assert shared["held_out_loss"] == [0]
@@ -233,10 +238,7 @@ def test_holm_is_over_the_pairs_of_a_metric_and_only_fair_pairs_count():
 
 
 def test_all_rules_on_fresh_episodes_are_those_of_evaluate(metarule, found, copied, tmp_path):
-    other = copied("other")
-    lines = [json.loads(line) for line in (other / "log.jsonl").read_text().splitlines()]
-    lines[-1]["theta"]["rule.forward.error_pre"] += 0.5
-    (other / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    other = moved(copied("other"), "rule.forward.error_pre", 0.5)
     asked = ("--episodes", 3, "--seeds", 2, "--workers", 1, "--json")
     code, out, err = metarule("compare", found, other, *asked, "--csv", tmp_path / "e.csv")
     assert code == 0, err
@@ -256,6 +258,35 @@ def test_all_rules_on_fresh_episodes_are_those_of_evaluate(metarule, found, copi
         assert len(list(csv.reader(handle))) == 1 + 2 * 2 * 6
 
 
+def moved(path, name, by):
+    """Move one coefficient of the rule that a run found."""
+    lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+    lines[-1]["theta"][name] += by
+    (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_rules_that_act_the_same_are_one_class_whatever_their_numbers(metarule, found, copied):
+    same = moved(copied("same"), "rule.forward.error_pre", 1e-7)
+    other = moved(copied("other"), "rule.forward.error_pre", 0.5)
+    code, out, err = metarule("compare", found, other, same, "--episodes", 2, "--workers", 1, "--json")
+    assert code == 0, err
+    assert [each["members"] for each in json.loads(out)["classes"]] == [["first_rule", "same"]]
+    _, out, _ = metarule("compare", found, other, "--episodes", 2, "--workers", 1)
+    assert "No two of these rules act the same" in out
+    assert of(found, same)["classes"] is None
+
+
+def test_rules_behind_another_credit_assignment_are_no_class(found, copied):
+    search = setting([str(found)], None, ())
+    folders = [str(found), str(copied("copy"))]
+    assert [each["members"] for each in alike.alike(folders, ["a", "b"], search)] == [["a", "b"]]
+    learner = search.learner
+    theta = torch.zeros(1, len(learner.params), dtype=torch.float64)
+    other = replace(learner, credit=Backprop())
+    assert not alike.same_around(alike.Contestant("a", learner, theta), alike.Contestant("b", other, theta))
+
+
 def test_another_task_is_named_and_no_search_was_over_it(metarule, found, copied):
     other = copied("other")
     words = ("--task", "first_rule", "task.ways=3", "task.shots=4", "inner.steps=4", "network.hidden=[8]")
@@ -273,13 +304,20 @@ def test_pictures_numbers_and_page_are_written(metarule, found, copied, tmp_path
     files = {file.name for file in (tmp_path / "f").iterdir()}
     names = ("learning_curves", "coefficients", "batteries", "tests")
     assert files == {"comparison.json", *(f"{name}.{ending}" for name in names for ending in ("png", "svg"))}
-    before = {name: (tmp_path / "f" / name).read_bytes() for name in files}
-    assert metarule("compare", found, other, "--figures", tmp_path / "f")[0] == 0
-    assert {name: (tmp_path / "f" / name).read_bytes() for name in files} == before
     assert json.loads((tmp_path / "f" / "comparison.json").read_text())["names"] == ["first_rule", "other"]
     page = (tmp_path / "c.html").read_text()
     assert all(name in page for name in ("first_rule", "other"))
     assert "Paired tests" in out
+
+
+def test_the_same_comparison_is_the_same_files_and_an_older_ones_are_dropped(found, copied, tmp_path):
+    document = of(found, copied("other")) | {"panels": [], "batteries": []}
+    first = {file.name: file.read_bytes() for file in draw(document, tmp_path / "f")}
+    document["coefficients"] = []
+    second = {file.name: file.read_bytes() for file in draw(document, tmp_path / "f")}
+    assert {"coefficients.svg", "tests.svg"} < first.keys()
+    assert second == {name: content for name, content in first.items() if name.startswith("tests")}
+    assert {file.name for file in (tmp_path / "f").iterdir()} == {"comparison.json", *second}
 
 
 def test_comparing_what_was_written_down_takes_no_torch(found, copied):

@@ -210,6 +210,11 @@ def panels(runs: Sequence[Side]) -> Rows:
     return list(found.values())
 
 
+def shared(coefficients: Sequence[dict[str, Any]]) -> Rows:
+    """The coefficients that two runs or more have: what can be compared."""
+    return [row for row in coefficients if sum(value is not None for value in row["values"]) > 1]
+
+
 def objective(run: Side) -> str:
     """What a search made small; that of a whole training is another number than that of its end."""
     every = run.settings.get("inner.score_every")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from metarule.inspection.compared import shared
 from metarule.inspection.figures import DASHES, PALETTE, WIDE, dress
 from metarule.inspection.numbers import LARGEST
 from metarule.records import jsonable
@@ -27,6 +28,9 @@ LONG = 200
 
 SMOOTH = 1 / 40
 """Share of the generations that a running median takes."""
+
+TALL = 4
+"""Panels below one another; of more there are two columns."""
 
 NAMED = 16
 """Runs that a legend names."""
@@ -76,9 +80,13 @@ def curves_figure(panels: Sequence[dict[str, Any]], names: Sequence[str]) -> Fig
     """Means over the candidates of each generation, a line per run, a panel per task and number; None without any."""
     if not panels:
         return None
-    figure = Figure(figsize=(6.8, 0.8 + 2.3 * len(panels)), layout="constrained")
-    axes: list[Axes] = list(figure.subplots(len(panels), 1, squeeze=False)[:, 0])
-    for each, panel in zip(axes, panels, strict=True):
+    across = 1 if len(panels) <= TALL else 2
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(6.8 * across, 0.8 + 2.3 * down), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).flat)
+    for each in axes[len(panels) :]:
+        each.set_visible(False)
+    for each, panel in zip(axes, panels, strict=False):
         lines = {line["run"]: smoothed(line["values"]) for line in panel["lines"]}
         for place, values in lines.items():
             mark = MARKERS[place % len(MARKERS)] if len(values) < 10 else ""
@@ -90,18 +98,23 @@ def curves_figure(panels: Sequence[dict[str, Any]], names: Sequence[str]) -> Fig
         what = " (the objective: lower is better)" if panel["falls"] else ""
         each.set_title(f"{panel['title']}{what}", loc="left", fontsize="small")
         dress(each)
-    axes[-1].set_xlabel("generation")
+    for each in axes[len(panels) - across : len(panels)]:
+        each.set_xlabel("generation")
     long = any(len(line["values"]) > LONG for panel in panels for line in panel["lines"])
     more = f"\n(of long ones the running median over {SMOOTH:.1%} of the generations)" if long else ""
     figure.suptitle(
-        f"Learning curves: mean over the candidates of a generation{more}", x=0.01, ha="left", fontsize="medium"
+        f"Learning curves: means over the candidates of a generation, or the luckiest of them{more}",
+        x=0.01,
+        ha="left",
+        fontsize="medium",
     )
     _legend(figure, names, sorted({line["run"] for panel in panels for line in panel["lines"]}), lines=True)
     return figure
 
 
 def coefficients_figure(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure | None:
-    """Normalised coefficients, a line per term and a mark per run, the largest of many; None without any."""
+    """Normalised coefficients that runs share, a line per term and a mark per run, the largest of many; or None."""
+    rows = shared(rows)
     if not rows:
         return None
     shown = sorted(rows, key=lambda row: -max(abs(value) for value in row["values"] if value is not None))[:LARGEST]
@@ -191,7 +204,9 @@ def _apart(place: int, count: int) -> float:
 
 def _legend(figure: Figure, names: Sequence[str], places: Sequence[int], lines: bool = False) -> None:
     """The runs' names below the axes, the first of many."""
-    looks = [_mark(place) | ({"marker": "", "ls": _dash(place)} if lines else {}) for place in places[:NAMED]]
+    looks: list[dict[str, Any]] = [
+        _mark(place) | ({"marker": "", "ls": _dash(place)} if lines else {}) for place in places[:NAMED]
+    ]
     handles = [Line2D([], [], label=names[place], **look) for place, look in zip(places, looks, strict=False)]
     title = f"and {len(places) - NAMED} more" if len(places) > NAMED else None
     widest = max(len(names[place]) for place in places[:NAMED])

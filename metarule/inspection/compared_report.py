@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metarule.inspection.compared import worded
+from metarule.inspection.compared import shared, worded
 from metarule.inspection.numbers import LARGEST
 from metarule.inspection.report import plain_table
 
@@ -47,7 +47,9 @@ def compared_report(document: dict[str, Any], files: Sequence[str] = ()) -> Rend
         parts += [_tests(document["tests"], dict(zip(document["names"], names, strict=True))), Text(document["test"])]
         parts.append(Text(EPISODES_ONLY))
     parts.append(Text(document["pairing"]))
-    parts += [Text(each["sentence"]) for each in document["classes"] or ()]
+    if document["classes"] is not None:
+        same = [each["sentence"] for each in document["classes"]]
+        parts += map(Text, same or ["No two of these rules act the same on this task."])
     if document["stress"]:
         rows = [
             (f"{row['group']}: {row['condition']}", [MARKS[value] for value in row["values"]])
@@ -76,9 +78,9 @@ def side_by_side(
     tables: list[Table] = []
     place = 0
     while place < len(names):
-        last, used = place, lead + 4
+        last, used = place, lead + 3
         while last < len(names):
-            used += max(len(names[last]), *(len(cells[last]) for _, cells in rows)) + 2
+            used += max(len(names[last]), *(len(cells[last]) for _, cells in rows)) + 3
             if used > WIDTH and last > place:
                 break
             last += 1
@@ -139,7 +141,14 @@ def _curves(rows: Rows, names: Sequence[str]) -> Table:
     )
 
 
-def _coefficients(rows: Rows, names: Sequence[str]) -> list[Table]:
+def _coefficients(found: Rows, names: Sequence[str]) -> Iterator[RenderableType]:
+    """Those that runs share; an equation shows a run's own."""
+    rows = shared(found)
+    if len(rows) < len(found):
+        yield Text(f"{len(found) - len(rows)} coefficients are only one run's; --json has them.")
+    if not rows:
+        return
+
     def size(row: dict[str, Any]) -> float:
         return max(abs(value) for value in row["values"] if value is not None)
 
@@ -149,7 +158,7 @@ def _coefficients(rows: Rows, names: Sequence[str]) -> list[Table]:
     if not few:
         title += f": the {LARGEST} largest of {len(rows)}; --json has them all"
     cells = [(row["name"], [*map(_coefficient, row["values"]), _signs(row)]) for row in (rows if few else largest)]
-    return side_by_side(title, "term", [*names, "signs"], cells)
+    yield from side_by_side(title, "term", [*names, "signs"], cells)
 
 
 def _coefficient(value: float | None) -> str:

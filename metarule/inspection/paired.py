@@ -12,6 +12,7 @@ from metarule.comparing import comparison
 from metarule.evaluation import Progress
 from metarule.inner import Map, in_turn
 from metarule.inspection import pairs
+from metarule.inspection.alike import alike
 from metarule.inspection.compared import Side, differing, flat
 from metarule.jobs import recorded, resumed
 from metarule.runs import RunFolder
@@ -35,8 +36,9 @@ def fresh(
 ) -> tuple[dict[str, Any], dict[str, dict[str, list[float]]]]:
     """What `episodes` fresh episodes of a search's task, for each of `seeds`, add to a comparison, and their scores.
 
-    {fresh, tests, paired_by, pairing}: the battery's rows and the paired tests of all pairs. All rules learn in the
-    network and for the steps of `search`, called `where`. Raises ValueError where one does not fit, as a [model] none.
+    {fresh, tests, classes, paired_by, pairing}: the battery's rows, the tests of all pairs, and who acts the same. All
+    rules learn in the network and for the steps of `search`, called `where`. Raises ValueError where one does
+    not fit, as of a [model] none does.
     """
     # ./oja is a folder, oja might be a row of the zoo
     folders = [os.path.join(os.curdir, run.path) for run in runs]  # noqa: PTH118
@@ -48,6 +50,7 @@ def fresh(
     section = {
         "fresh": rows,
         "tests": pairs.paired_tests(list(names.values()), [rows[0]["task"]] * len(runs), scores, seeds),
+        "classes": alike(folders, list(names.values()), search),
         "paired_by": "fresh episodes",
         "pairing": (
             f"All rules learned the same {episodes * seeds} fresh episodes, in the network and for the steps of "

@@ -58,8 +58,8 @@ def difference(one: Sequence[float], other: Sequence[float]) -> dict[str, float]
         return {"mean": mean, "low": low, "high": high, "p": 1.0 if mean == 0.0 else 0.0}
     from scipy import stats  # half a second, which runs that cannot be paired need not wait
 
-    chance = float(stats.ttest_1samp(differences, 0.0)[1]) if len(differences) > 1 else math.nan
-    return {"mean": mean, "low": low, "high": high, "p": chance}
+    test: Any = stats.ttest_1samp(differences, 0.0) if len(differences) > 1 else None
+    return {"mean": mean, "low": low, "high": high, "p": float(test.pvalue) if test else math.nan}
 
 
 def holm(values: Sequence[float]) -> list[float]:
