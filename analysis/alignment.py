@@ -15,19 +15,18 @@ import sys
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from metarule.credit import CreditAssignment
 from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.evaluation import interval
 from metarule.inner import Reference, Runs
+from metarule.inspection.angles import heard
+from metarule.inspection.orthonormality import orthonormality
 from metarule.learner import ANY, Learner
 from metarule.reading import find, read
 from metarule.rng import noise_for, seed_number
 from metarule.rules.terms import Terms
-from metarule.signals import Batch, State
+from metarule.signals import Batch
 from metarule.spec import Search
 from metarule.synapses.sgd import Sgd
 from metarule.tasks.few_shot import FewShotEpisode
@@ -80,25 +79,6 @@ def measured(search: Search, terms: tuple[str, ...], episodes: int, trained: boo
     angles = [torch.rad2deg(torch.acos(each.clamp(-1, 1))).mean(1).tolist() for each in cosines]
     away = torch.stack([orthonormality(outcome.carry["weights"][p.name]) for p in learner.network.projections[:-1]])
     return Measured(angles, away.mean(0).tolist(), outcome.scores["accuracy"][0].tolist())
-
-
-def heard(learner: Learner, credit: CreditAssignment, state: State, batch: Batch) -> list[Float[Tensor, "R B I"]]:
-    """The errors of a kind of credit at the hidden layers, from one state of the weights."""
-    network = learner.network
-    hidden = network.projections[:-1]
-    runs = len(batch.x)
-    signals, _ = credit.stage(
-        0, batch.x.new_zeros(runs, 0), network, state["weights"], {}, batch, 0, noise_for([("alignment",)] * runs),
-        {p.name: frozenset({"error"}) for p in hidden},
-    )  # fmt: skip
-    return [signals[p.name].read("error") for p in hidden]
-
-
-def orthonormality(weight: Float[Tensor, "R I J"]) -> Float[Tensor, "R"]:
-    """|W W^T - I|_F / sqrt(I): 0 where rows are orthonormal."""
-    size = weight.shape[1]
-    gram = torch.bmm(weight, weight.transpose(1, 2))
-    return (gram - torch.eye(size, dtype=gram.dtype)).flatten(1).norm(dim=1) / size**0.5
 
 
 def shown(values: list[float], form: str) -> str:

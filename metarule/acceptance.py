@@ -13,21 +13,16 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from metarule.alignment import angle, gradient_descent, updates
 from metarule.block import Block, World
 from metarule.collect import unknown
-from metarule.credit.backprop import Backprop
 from metarule.evaluation import Progress, interval
 from metarule.inner import Map, Reference, Runs, in_turn
-from metarule.learner import ANY, Learner
+from metarule.learner import Learner
 from metarule.network import Network
 from metarule.params import starts
-from metarule.rules.textbook import Delta
 from metarule.signals import State
-from metarule.synapses.constraints import RATE
-from metarule.synapses.sgd import Sgd
 from metarule.tasks import Task
 from metarule.tasks.digits import Digits
 from metarule.zoo import ZOO, Algorithm, algorithm
@@ -176,7 +171,6 @@ def angle_to_backprop(learner: Learner, task: Task, runs: Runs, batch: int, carr
     none, or where the learner does not move them at all.
     """
     world = _world(learner, task, runs, batch, carry)
-    gradient = _gradient_descent(learner.network)
     hidden = [
         p.name
         for p in learner.plastic
@@ -185,27 +179,16 @@ def angle_to_backprop(learner: Learner, task: Task, runs: Runs, batch: int, carr
     if not hidden:
         return None
     with torch.no_grad():
-        columns, reference = learner.columns(world.block.theta), gradient.columns(world.block.theta[:, :0])
-        state = world.start(columns)
-        own: dict[str, Tensor] = {}
-        other: dict[str, Tensor] = {}
-        for step in range(max(ANGLE_EVENTS // batch, 1)):
-            shown = world.episode.train(step)
-            noise = world.run_noise.at("angle", step)
-            own = _added(own, learner.induced(columns, state, shown, step, noise))
-            plain = {"weights": state["weights"], "credit": {}, "rules": {p.name: {} for p in gradient.plastic}}
-            other = _added(other, gradient.induced(reference, plain, shown, step, noise))
-    mine, theirs = (_flat(changes, hidden) for changes in (own, other))
-    sizes = mine.norm(dim=1) * theirs.norm(dim=1)
-    if not bool((sizes > 0).all()):
-        return None
-    cosine = ((mine * theirs).sum(1) / sizes).clamp(-1, 1)
-    return float(torch.rad2deg(torch.acos(cosine)).mean())
+        columns = learner.columns(world.block.theta)
+        batches = [(step, world.episode.train(step)) for step in range(max(ANGLE_EVENTS // batch, 1))]
+        own, other = updates(learner, columns, world.start(columns), batches, world.run_noise.at("angle"))
+    angles = angle(*(torch.cat([changes[name].flatten(1) for name in hidden], dim=1) for changes in (own, other)))
+    return None if bool(angles.isnan().any()) else float(angles.mean())
 
 
 def cost(learner: Learner, task: Task, runs: Runs, batch: int) -> float:
     """Time of a step over time of a step of backprop on the same network, batch and task: median of paired ratios."""
-    worlds = [_world(each, task, runs, batch, None) for each in (learner, _gradient_descent(learner.network))]
+    worlds = [_world(each, task, runs, batch, None) for each in (learner, gradient_descent(learner.network))]
     spent: list[list[float]] = [[], []]
     with torch.no_grad():
         held = []
@@ -222,10 +205,6 @@ def cost(learner: Learner, task: Task, runs: Runs, batch: int) -> float:
     return median(own / other for own, other in zip(*spent, strict=True))
 
 
-def _gradient_descent(network: Network) -> Learner:
-    return Learner(network, Backprop(), {"forward": Delta()}, {ANY: Sgd()}, fixed={"synapse.rate": RATE.start})
-
-
 def _world(learner: Learner, task: Task, runs: Runs, batch: int, carry: State | None) -> World:
     theta = starts(learner.params, torch.float32).expand(len(runs.addresses), -1)
     return World(
@@ -234,11 +213,3 @@ def _world(learner: Learner, task: Task, runs: Runs, batch: int, carry: State | 
             torch.float32, 1,
         )
     )  # fmt: skip
-
-
-def _added(total: dict[str, Tensor], changes: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: total[name] + change if name in total else change for name, change in changes.items()}
-
-
-def _flat(changes: dict[str, Tensor], names: list[str]) -> Float[Tensor, "R N"]:
-    return torch.cat([changes[name].flatten(1) for name in names], dim=1).to(torch.float64)
