@@ -9,7 +9,7 @@ import torch
 from building import address, given_signals, random_signals, random_theta
 
 from metarule import trial
-from metarule.inspection.figures import LARGEST, coefficients_figure
+from metarule.inspection.figures import LARGEST, NAMED, coefficients_figure
 from metarule.inspection.numbers import Coefficients
 from metarule.plugins import SpecError
 from metarule.reading import find, read
@@ -137,12 +137,13 @@ def test_what_a_gradient_keeps_of_every_synapse_is_said_beforehand(monkeypatch):
         trial.check_memory(many)
 
 
-def test_of_hundreds_of_coefficients_the_largest_are_drawn():
+def test_of_hundreds_of_coefficients_the_largest_are_drawn_and_the_largest_of_those_have_names():
     names = Recurrent(("slope",)).names
     values = {name: (0.0, -float(place)) for place, name in enumerate(names)}
     (axes,) = coefficients_figure(Coefficients((0, 1), values, {}), "lstm").axes
     _, drawn = axes.get_legend_handles_labels()
-    assert drawn == list(names[-LARGEST:])
+    assert drawn == list(names[-NAMED:])
+    assert len(axes.lines) == 1 + LARGEST  # and the line at zero
     assert axes.get_title(loc="left").startswith(f"lstm: the {LARGEST} largest")
 
 

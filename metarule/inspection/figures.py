@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from metarule.inspection.figure_files import (
+    Rows,
+    battery_rows,
+    coefficient_rows,
+    curve_rows,
+    front_rows,
+    removed,
+    saved,
+    written,
+)
 from metarule.inspection.numbers import (
     LARGEST,
     Coefficients,
@@ -26,10 +37,9 @@ from metarule.inspection.numbers import (
     found,
     front,
 )
+from metarule.inspection.palette import DASHES, LIGHT_SERIES, PALETTE
+from metarule.inspection.thinned import ceiling, thinned
 from metarule.records import jsonable, read_log
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008), beginning with the strongest."""
 
 WIDE = 20
 """A ratio of losses from which on a logarithmic axis shows more."""
@@ -40,82 +50,107 @@ STEEP = 5
 FAR = 1.5
 """How far beyond the front's worst loss a rule is still drawn, in heights of the front."""
 
+NAMED = len(PALETTE)
+"""Coefficients that have a colour and a name in their picture; of more, the others are grey behind them."""
+
+DECADES = 3
+"""Up to so many, a logarithmic axis is labelled in between its powers of ten."""
+
+TITLE = 62
+"""Characters in a line of a title."""
 
 MARKERS = ("o", "s", "^", "D")
 LONGEST_LABEL = 60
-DASHES = ("-", "--", "-.", ":")
 NAMES = ("learning_curve.png", "coefficients.png", "battery.png", "front.png")
 
 
 def draw(path: Path) -> list[Path]:
-    """Draw all pictures of a run into RUN/figures, replacing older ones; returns the files."""
+    """Draw all pictures of a run into RUN/figures, replacing older ones; returns the PNG files.
+
+    Beside each lie its numbers as CSV, written first, and the same drawing as SVG.
+    """
     document = found(path)
     folder = path / "figures"
     folder.mkdir(exist_ok=True)
     title = document["name"]
-    drawn: dict[str, Figure | None] = dict.fromkeys(NAMES)
+    drawn: dict[str, tuple[Rows, Figure]] = {}
     if document["learning_curve"]:
-        drawn["learning_curve.png"] = learning_curve_figure(curve(document), title)
+        lines = curve(document)
+        drawn["learning_curve.png"] = curve_rows(lines), learning_curve_figure(lines, title)
         if document["coefficients"]:
-            drawn["coefficients.png"] = coefficients_figure(coefficients(document), title)
+            values = coefficients(document)
+            drawn["coefficients.png"] = coefficient_rows(values), coefficients_figure(values, title)
     tested = comparison(document, episodes(path))
     if tested:
-        drawn["battery.png"] = battery_figure(tested, title)
+        drawn["battery.png"] = battery_rows(tested), battery_figure(tested, title)
     leading = front(document, read_log(path / "log.jsonl"))
     if leading:
-        drawn["front.png"] = front_figure(leading, title)
-    for name, figure in drawn.items():
-        (folder / name).unlink(missing_ok=True)
-        if figure is not None:
-            figure.savefig(folder / name, dpi=160)
-    return [folder / name for name, figure in drawn.items() if figure is not None]
+        drawn["front.png"] = front_rows(leading), front_figure(leading, title)
+    for name in NAMES:
+        removed(folder / name)
+        if name in drawn:
+            rows, figure = drawn[name]
+            written(rows, (folder / name).with_suffix(".csv"))
+            saved(figure, folder / name)
+    return [folder / name for name in NAMES if name in drawn]
 
 
 def learning_curve_figure(numbers: LearningCurve, title: str) -> Figure:
-    """Objective of the mean and the luckiest candidate over generations; other metrics, where there are any, below."""
+    """Objective of the mean and the luckiest candidate over generations; other metrics, where there are any, below.
+
+    Long curves are medians of neighbouring generations over their quartiles.
+    """
     shown = list(numbers.metrics.items())
     figure = Figure(figsize=(6.4, 3.4 + 2.0 * len(shown)), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1 + len(shown), 1, sharex=True, squeeze=False)[:, 0])
-    marker = _marker(numbers.generations)
-    axes[0].plot(numbers.generations, numbers.mean, color=PALETTE[0], marker=marker, label="mean of candidates")
-    axes[0].plot(
-        numbers.generations, numbers.best, color=PALETTE[1], ls="--", marker=marker, label="luckiest candidate"
-    )
+    alone = numbers.mean == numbers.best  # one candidate: both lines would be one
+    width = _curve(axes[0], numbers.generations, numbers.mean, 0, "mean of candidates")
+    if not alone:
+        _curve(axes[0], numbers.generations, numbers.best, 1, "luckiest candidate", "--")
+        axes[0].legend(frameon=False)
     axes[0].set_ylabel("objective (lower is better)")
     seen = [value for value in (*numbers.mean, *numbers.best) if not math.isnan(value)]
+    cut = None
     if seen and min(seen) > 0 and max(seen) > WIDE * min(seen):
-        axes[0].set_yscale("log")
-    axes[0].legend(frameon=False)
+        cut = ceiling(seen)
+        _logarithmic(axes[0], cut)
     for place, (name, values) in enumerate(shown, start=1):
-        axes[place].plot(numbers.generations, values, color=PALETTE[2], marker=marker)
+        _curve(axes[place], numbers.generations, values, 2)
         axes[place].set_ylabel(f"{name.replace('_', ' ')}, mean")
-    gap = any(math.isnan(value) for value in numbers.mean)
-    _finish(axes, f"{title}: learning curve" + (" (gap: every candidate diverged)" if gap else ""))
+    said = [f"medians of {width} generations, quartiles"] * (width > 1)
+    said += ["gap: every candidate diverged"] * (None in thinned(numbers.generations, numbers.mean).y)
+    said += ["what is above the axis is cut off"] * (cut is not None)
+    _finish(axes, f"{title}: learning curve" + (f" ({'; '.join(said)})" if said else ""))
     return figure
 
 
 def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
     """Normalised coefficients over generations, the largest of many; bars at the right are their ranges over the last
-    third."""
+    third. The eight largest have colours and their names beside their ends."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     last = numbers.generations[-1]
-    step = max(len(numbers.generations), 10) * 0.025
+    step = max(last - numbers.generations[0], 1) * 0.025
     axes.axhline(0.0, color="0.7", lw=0.8, zorder=0)
     largest = sorted(numbers.values, key=lambda name: -abs(numbers.values[name][-1]))[:LARGEST]
-    shown = {name: values for name, values in numbers.values.items() if name in largest}
-    for place, (name, values) in enumerate(shown.items()):
-        color, dash = PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)]
-        axes.plot(numbers.generations, values, color=color, ls=dash, marker=_marker(numbers.generations), label=name)
+    for name in largest[NAMED:]:
+        axes.plot(numbers.generations, numbers.values[name], color="0.8", lw=0.7, zorder=1)
+    named = [name for name in numbers.values if name in largest[:NAMED]]
+    for place, name in enumerate(named):
+        values, color = numbers.values[name], PALETTE[place]
+        _curve(axes, numbers.generations, values, place, name, DASHES[place % len(DASHES)])
         if name in numbers.intervals:
             where = last + step * (place + 1)
             axes.plot([where, where], numbers.intervals[name], color=color, lw=3, solid_capstyle="butt")
             axes.plot([where], [values[-1]], "o", color=color, ms=4)
+    axes.set_xlim(right=last + step * (len(named) + 1))
+    _labelled(axes, {name: numbers.values[name][-1] for name in named})
     axes.set_ylabel("normalised coefficient")
-    columns = math.ceil(len(shown) / 12)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", ncols=columns)
-    which = "coefficients" if len(shown) == len(numbers.values) else f"the {LARGEST} largest coefficients"
-    _finish([axes], f"{title}: {which} (bars: range over the last third)")
+    which = "coefficients" if len(largest) == len(numbers.values) else f"the {LARGEST} largest coefficients"
+    named_only = "" if len(largest) == len(named) else f"; named: the {NAMED} largest"
+    _finish([axes], f"{title}: {which} (bars: range over the last third{named_only})")
+    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= last]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     return figure
 
 
@@ -148,7 +183,7 @@ def battery_figure(numbers: Comparison, title: str) -> Figure:
     axes.set_xlabel(numbers.metric.replace("_", " "))
     number = max((len(values) for values in numbers.episodes), default=0)
     dress(axes)
-    axes.set_title(f"{title}: {number} held-out episodes, mean and 95 % interval", loc="left", fontsize="medium")
+    _title(axes, f"{title}: {number} held-out episodes, mean and 95 % interval")
     return figure
 
 
@@ -183,23 +218,77 @@ def front_figure(numbers: Front, title: str) -> Figure:
     axes.set_xlim(left=min(0.0, min(across)) - 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if 0 < lowest < highest / STEEP:
-        axes.set_yscale("log")
+        _logarithmic(axes)
     axes.legend(frameon=False, fontsize="small", loc="upper right")
     dress(axes)
-    axes.set_title(f"{title}: what no other rule beats", loc="left", fontsize="medium")
+    _title(axes, f"{title}: what no other rule beats")
     return figure
 
 
 def keep(folder: Path, name: str, numbers: dict[str, Any], draw: Callable[[dict[str, Any]], Figure]) -> list[Path]:
-    """Write the numbers of an analysis as JSON, then their picture as PNG, to FOLDER/NAME; returns the files."""
+    """Write the numbers of an analysis as JSON, then their picture as PNG, to FOLDER/NAME; returns both files.
+
+    Beside the PNG lies the same drawing as SVG.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.json", folder / f"{name}.png"]
     files[0].write_text(json.dumps(jsonable(numbers), indent=1) + "\n")
-    draw(numbers).savefig(files[1], dpi=160)
+    saved(draw(numbers), files[1])
     return files
 
 
-def _marker(generations: tuple[int, ...]) -> str:
+def _curve(
+    axes: Axes, x: Sequence[float], y: Sequence[float], place: int, label: str | None = None, dash: str = "-"
+) -> int:
+    """One line in the colour of its place, thinned where it is long; returns how many values a point of it is of."""
+    line = thinned(x, y)
+    colour = PALETTE[place]
+    if line.width > 1:
+        axes.fill_between(line.x, _numbers(line.low), _numbers(line.high), color=colour, alpha=0.2, lw=0)
+    axes.plot(line.x, _numbers(line.y), color=colour, ls=dash, marker=_marker(line.x), label=label)
+    return line.width
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def _labelled(axes: Axes, ends: dict[str, float]) -> None:
+    """Names beside the ends of lines, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    room = (high - low) * 0.055
+    order = sorted(ends, key=lambda name: ends[name])
+    heights: list[float] = []
+    for name in order:
+        heights.append(max(ends[name], heights[-1] + room) if heights else ends[name])
+    most = high
+    for place in reversed(range(len(heights))):  # what was pushed out at the top comes back down
+        heights[place] = min(heights[place], most)
+        most = heights[place] - room
+    colours = dict(zip(ends, LIGHT_SERIES, strict=False))  # the palette's, dark enough to be read
+    for name, height in zip(order, heights, strict=True):
+        axes.text(
+            1.01, height, name, color=colours[name], fontsize="small", va="center", transform=axes.get_yaxis_transform()
+        )
+
+
+def _logarithmic(axes: Axes, cut: float | None = None) -> None:
+    """A logarithmic axis with plain numbers, 1, 2, 5, 10, where they are few."""
+    axes.set_yscale("log")
+    if cut is not None:
+        axes.set_ylim(top=cut)
+    low, high = axes.get_ylim()
+    if math.log10(high / low) <= DECADES:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(textwrap.fill(text, TITLE), loc="left", fontsize="medium")
+
+
+def _marker(generations: Sequence[float]) -> str:
     """Dots where a line alone would be too short to see."""
     return "." if len(generations) < 10 else ""
 
@@ -209,7 +298,7 @@ def _finish(axes: list[Axes], title: str) -> None:
         dress(each)
     axes[-1].set_xlabel("generation")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_title(title, loc="left", fontsize="medium")
+    _title(axes[0], title)
 
 
 def dress(axes: Axes) -> None:

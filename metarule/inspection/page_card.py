@@ -13,6 +13,7 @@ from metarule.inspection.page_parts import (
     bar,
     copied,
     details,
+    fact,
     frame,
     listed,
     mark,
@@ -113,7 +114,7 @@ def terms(document: Document) -> Html | None:
     intervals = [_interval(row) for row in shown]
     place = frame(intervals, zero=True)
     known_as = any(row.get("known_as") for row in rows)
-    local = any("local" in row for row in rows)
+    local = any(row.get("local") is not None for row in rows)
     columns = [
         Column("term"),
         Column("raw", True),
@@ -126,7 +127,7 @@ def terms(document: Document) -> Html | None:
     for row, interval in zip(shown, intervals, strict=True):
         line: list[Cell] = [
             row["name"],
-            (number(row["raw"], sign=True), row["raw"]),
+            (number(row["raw"], sign=True, digits=4), row["raw"]),
             (number(row["normalised"], sign=True), row["normalised"]),
             f"[{number(interval['low'], sign=True)}, {number(interval['high'], sign=True)}]",
             whisker(interval, place, zero=True),
@@ -161,7 +162,7 @@ def locality(document: Document) -> Html | None:
     if not found:
         return None
     credit = found.get("credit") or {}
-    columns = (Column("signal"), Column("where"), Column("at the synapse"), Column("meaning"))
+    columns = (Column("signal"), Column("where"), Column("at the synapse"), Column("meaning", wide=True))
     lines = [
         [signal["name"], signal["side"], mark(signal["local"], "local", "not local"), signal["meaning"]]
         for signal in found["signals"]
@@ -196,7 +197,7 @@ def identifiability(document: Document) -> Html | None:
             (number(row["eigenvalue"]), row["eigenvalue"]),
             (number(row["share"]), row["share"]),
             bar(abs(row["share"] or 0.0) / largest, 0 if row["determined"] else 7),
-            mark(row["determined"], "determined", "undetermined"),
+            fact(row["determined"], "determined", "undetermined"),
         ]
         for row in found["spectrum"]
     ]

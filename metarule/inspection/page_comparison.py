@@ -37,7 +37,7 @@ def verdict(document: Document) -> str:
     if tests:
         said += f"; {apart} of {len(tests)} paired tests tell two of them apart"
     same = [each["members"] for each in document.get("classes") or [] if len(each["members"]) > 1]
-    return said + (f"; {len(same)} group(s) act the same." if same else ".")
+    return said + "".join(f"; {', '.join(members)} act the same" for members in same) + "."
 
 
 def parts(document: Document) -> Iterator[Html | None]:
@@ -98,7 +98,7 @@ def _coefficients(document: Document) -> Html | None:
             [
                 row["name"],
                 *((number(value, sign=True), value) for value in row["values"]),
-                mark(len(signs) <= 1, "agree", "differ"),
+                mark(len(signs) == 1, "agree", "differ") if sum(map(bool, row["values"])) > 1 else NONE,
             ]
         )
     return section("coefficients", "Coefficients", table("Normalised coefficients", columns, lines, sortable=True))

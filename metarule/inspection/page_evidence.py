@@ -11,7 +11,9 @@ from metarule.inspection.page_parts import (
     Column,
     Row,
     between,
+    counted,
     details,
+    fact,
     frame,
     listed,
     mark,
@@ -48,8 +50,9 @@ def search(document: Document) -> Html | None:
     for metric in sorted({name for line in lines for name in line["scores"]} - {*objectives[:1]}):
         values = smooth(metric, steps, [line["scores"].get(metric) for line in lines])
         charts.append(chart(f"curve-{metric}", f"{words(metric)}, mean of candidates", [values], "generation"))
+    gap = "Gaps are generations in which every candidate diverged." if None in mean.y else None
     return section(
-        "search", "Search", note(smoothed(steps, "generations")), tag("div", *charts, class_="charts"),
+        "search", "Search", note(smoothed(steps, "generations")), note(gap), tag("div", *charts, class_="charts"),
         _trajectories(document, steps),
     )  # fmt: skip
 
@@ -132,8 +135,8 @@ def stress(document: Document) -> Html | None:
     cells = {(row["condition"], row["learner"]): row for row in rows if row["metric"] == metric}
     learners = list(dict.fromkeys(learner for _, learner in cells))
     gaps = [gap for gap in found.get("differences") or [] if gap["metric"] == metric]
-    place = frame(gaps, zero=True)
     rival = {each["condition"]: _rival(each["condition"], gaps) for each in found["verdicts"]}
+    place = frame((gap for gap in rival.values() if gap), zero=True)
     columns = [Column("condition"), Column("verdict"), *(Column(words(name), True) for name in learners)]
     columns += [Column("against the best baseline", True), Column("", drawn=True)]
     groups = []
@@ -154,7 +157,8 @@ def stress(document: Document) -> Html | None:
     held = [each["holds"] for each in found["verdicts"]]
     counts = held.count(True), held.count(False), held.count(None)
     said = f"Of {len(held)} conditions it holds in {counts[0]}, fails in {counts[1]}, and {counts[2]} stay open."
-    size = f"{found['episodes']} paired episodes, {found['seeds']} seed(s); baselines tuned in each; 95 % intervals."
+    seeds = counted(found["seeds"], "seed")
+    size = f"{found['episodes']} paired episodes, {seeds}; baselines tuned in each; 95 % intervals."
     return section(
         "stress", "Stress battery", tag("p", said, class_="lead"), note(size),
         table(f"{words(metric)} in every condition", columns, groups, sortable=True),
@@ -186,7 +190,8 @@ def knockouts(document: Document) -> Html | None:
         metric = own[0]["metric"]
         columns = (
             Column("term"), Column(words(metric), True), Column("change", True), Column("95 % interval", True),
-            Column("", drawn=True), Column("necessary" if kind == "knock-out" else "sufficient"),
+            Column("", drawn=True),
+            Column("necessary") if kind == "knock-out" else Column("what it does", wide=True),
         )  # fmt: skip
         lines: list[list[Cell]] = [
             [
@@ -195,7 +200,7 @@ def knockouts(document: Document) -> Html | None:
                 (number(row["change"]["mean"], sign=True), row["change"]["mean"]),
                 between(row["change"], sign=True),
                 whisker(row["change"], place, zero=True),
-                mark(row.get("necessary"), "necessary", "not necessary") if kind == "knock-out" else row["sentence"],
+                fact(row["necessary"], "necessary", "not necessary") if kind == "knock-out" else row["sentence"],
             ]
             for row in own
         ]

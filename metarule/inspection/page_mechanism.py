@@ -13,6 +13,7 @@ from metarule.inspection.page_parts import (
     Column,
     Row,
     between,
+    counted,
     listed,
     missing,
     note,
@@ -35,7 +36,7 @@ def probes(document: Document) -> Html | None:
     said = list(found.get("sentences") or [])
     said += [curl["sentence"]] if curl and curl["sentence"] not in said else []
     said += [each["sentence"] for each in found.get("fixed_points") or [] if each["sentence"] not in said]
-    size = f"{found['episodes']} episodes, 95 % bands." if found.get("episodes") else None
+    size = f"{counted(found['episodes'], 'episode')}, 95 % bands." if found.get("episodes") else None
     return section(
         "probes", "Mechanism", listed(said), note(size), tag("div", *charts, class_="charts"),
         _contrasts(found.get("contrasts") or []),
@@ -44,7 +45,7 @@ def probes(document: Document) -> Html | None:
 
 def _curve(place: int, probe: Document) -> Html:
     lines = [
-        Line(layer, values["steps"], values["mean"], values.get("low") or (), values.get("high") or ())
+        Line(words(layer), values["steps"], values["mean"], values.get("low") or (), values.get("high") or ())
         for layer, values in probe["layers"].items()
     ]
     unit = f" ({probe['unit']})" if probe.get("unit") else ""
@@ -64,7 +65,7 @@ def _contrasts(rows: list[Row]) -> Html | None:
         [
             row["term"],
             words(row["probe"]),
-            row["layer"],
+            words(row["layer"]),
             (number(row["with"]), row["with"]),
             (number(row["without"]), row["without"]),
             (number(row["difference"]["mean"], sign=True), row["difference"]["mean"]),

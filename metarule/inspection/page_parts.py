@@ -19,11 +19,12 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, whether it holds numbers, whether its cells are pictures."""
+    """A column of a table: its title, whether it holds numbers, pictures or sentences."""
 
     title: str
     numeric: bool = False
     drawn: bool = False
+    wide: bool = False
 
 
 def section(identifier: str, title: str, *content: str | None) -> Html:
@@ -67,7 +68,7 @@ def _row(columns: Sequence[Column], cells: Sequence[Cell]) -> Html:
 
 
 def _kind(column: Column) -> str | None:
-    return "number" if column.numeric else "drawn" if column.drawn else None
+    return "number" if column.numeric else "drawn" if column.drawn else "wide" if column.wide else None
 
 
 def number(value: float | None, sign: bool = False, digits: int = 3, trim: bool = False) -> str:
@@ -77,12 +78,14 @@ def number(value: float | None, sign: bool = False, digits: int = 3, trim: bool 
     size = abs(value)
     if size == 0:
         return "0"
-    if not 1e-3 <= size < 1e5:
+    if not 1e-4 <= size < 1e5:
         mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if trim else mantissa
         text = f"{mantissa}·10{str(int(power)).translate(_RAISED)}".removeprefix("1·")
     else:
-        places = digits if size < 1 else max(digits - 1 - math.floor(math.log10(size)), 0)
+        places = (
+            max(digits, 4) if size < 1e-3 else digits if size < 1 else max(digits - 1 - math.floor(math.log10(size)), 0)
+        )
         text = f"{value:.{places}f}"
         text = text.rstrip("0").rstrip(".") if trim and places else text
     return ("+" if sign and value > 0 else "") + text.replace("-", "−")
@@ -100,7 +103,12 @@ def between(row: Row, sign: bool = False) -> str:
 
 def words(name: str) -> str:
     """A name of the code as it is said."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("->", "→")
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def details(summary: str, *content: str | None) -> Html:
@@ -118,6 +126,18 @@ def mark(holds: bool | None, yes: str = "holds", no: str = "fails", open_: str =
     marks = {None: ("quiet", "?", open_), True: ("good", "✓", yes), False: ("bad", "✗", no)}
     kind, sign, word = marks[holds]
     return tag("span", tag("span", sign, aria_hidden="true"), f" {word}", class_=f"mark {kind}")
+
+
+def fact(there: bool, yes: str, no: str) -> Html:
+    """What is so or is not, neither of them a fault."""
+    sign, kind = ("●", "good") if there else ("○", "quiet")
+    return tag("span", tag("span", sign, aria_hidden="true"), f" {yes if there else no}", class_=f"mark {kind}")
+
+
+def facts(values: Iterable[tuple[str, str]]) -> Html:
+    """Names and what they are, side by side."""
+    entries = (tag("div", tag("dt", name), tag("dd", value)) for name, value in values)
+    return tag("dl", *entries, class_="facts")
 
 
 def frame(rows: Iterable[Row], zero: bool = False, around: Iterable[float] = ()) -> Callable[[float], float] | None:

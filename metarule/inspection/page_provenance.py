@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from metarule.inspection.markup import Html
-from metarule.inspection.page_parts import Column, copied, details, section, table
+from metarule.inspection.markup import Html, tag, together
+from metarule.inspection.page_parts import copied, details, facts, section
 
 
 def provenance(document: dict[str, Any]) -> Html | None:
@@ -14,15 +14,15 @@ def provenance(document: dict[str, Any]) -> Html | None:
     found = document.get("provenance")
     if not found:
         return None
-    columns = (Column("what"), Column("which", True))
-    versions = [[name, str(version)] for name, version in (found.get("versions") or {}).items()]
-    seeds = [[name, str(seed)] for name, seed in (found.get("seeds") or {}).items()]
+    versions, seeds = (
+        [(name, str(value)) for name, value in (found.get(key) or {}).items()] for key in ("versions", "seeds")
+    )
     digest = found.get("search_sha256")
     return section(
         "provenance", "Provenance",
         copied("command", found["command"]) if found.get("command") else None,
-        table("Versions", columns, versions) if versions else None,
-        table("Seeds", columns, seeds) if seeds else None,
+        together([tag("h3", "Versions"), facts(versions)]) if versions else None,
+        together([tag("h3", "Seeds"), facts(seeds)]) if seeds else None,
         details("The whole search", copied("search.toml", toml(found["search"]))) if found.get("search") else None,
         copied("sha256 of the search", digest) if digest else None,
     )  # fmt: skip
