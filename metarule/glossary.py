@@ -13,10 +13,11 @@ class Meaning(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the literature calls a term as a rule of its own, and who wrote it down."""
+    """What the literature calls a term, `alone` where it calls it otherwise as a whole rule, and who wrote it down."""
 
     name: str
     source: str
+    alone: str | None = None
 
 
 MEANINGS: dict[str, Meaning] = {
@@ -41,7 +42,9 @@ MEANINGS: dict[str, Meaning] = {
 """Factor of `terms.FACTORS` -> what it stands for."""
 
 KNOWN: dict[str, Known] = {
-    "error_pre": Known("pseudo-gradient", "Widrow and Hoff 1960 (delta rule); Shervani-Tabar and Rosenbaum 2023"),
+    "error_pre": Known(
+        "pseudo-gradient", "Widrow and Hoff 1960; Shervani-Tabar and Rosenbaum 2023", alone="delta rule"
+    ),
     "error_pre_error": Known("eHebb", "Shervani-Tabar and Rosenbaum 2023"),
     "weight_decay": Known("weight decay", "Hinton 1987"),
     "subspace_oja": Known("subspace Oja", "Oja 1989; Williams 1985"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import queue
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 STOPPED = 75
 """Exit code of a search that was stopped and can be resumed."""
@@ -86,20 +85,6 @@ def _pass_on(heard: queue.Queue[tuple[int, str]], hear: Callable[[int, str], Non
         return
 
 
-def agreement(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """{name, values, agree} per coefficient: its normalised value in every run, and whether all have one sign."""
-    names = dict.fromkeys(term["name"] for document in documents for term in document["terms"])
-    rows = []
-    for name in names:
-        values = [
-            next((term["normalised"] for term in document["terms"] if term["name"] == name), None)
-            for document in documents
-        ]
-        signs = {math.copysign(1.0, value) if value else 0.0 for value in values if value is not None}
-        rows.append({"name": name, "values": values, "agree": len(signs) == 1 and None not in values})
-    return rows
-
-
 def folders(runs_dir: Path, name: str, seeds: Sequence[int]) -> list[Path]:
     """The run folder of every seed, name-seed0 and so on; where one is taken, those of name-2, name-3, ..."""
     number, stem = 1, name
@@ -112,3 +97,16 @@ def folders(runs_dir: Path, name: str, seeds: Sequence[int]) -> list[Path]:
 def folder(runs_dir: Path, name: str, seed: int) -> Path:
     """The run folder of one seed: a task of a job array finds its own again."""
     return runs_dir / f"{name}-seed{seed}"
+
+
+def beside(path: Path) -> list[Path]:
+    """The folders of all seeds of the replicates that a run folder is one of, itself included; [] where it is none."""
+    path = path.resolve()
+    found = re.fullmatch(r"(.+)-seed(\d+)", path.name)
+    if found is None:
+        return []
+    others = path.parent.glob(f"{found[1]}-seed*")
+    numbered = {each: re.fullmatch(rf"{re.escape(found[1])}-seed(\d+)", each.name) for each in others}
+    return sorted(
+        (each for each, match in numbered.items() if match), key=lambda each: int(each.name.split("-seed")[-1])
+    )

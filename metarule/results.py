@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import sympy
 import torch
@@ -12,13 +12,82 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.findings import terms
-from metarule.learner import ANY
+from metarule.learner import owner_of
+from metarule.params import Param
 from metarule.rules.base import Shape
 from metarule.spec import COMPLEXITY, Search
 from metarule.terms import spelled
 
 SWITCHED_ON = ("on",)
 """The choices of a parameter under which a coefficient counts that it switches."""
+
+
+class Learning(Protocol):
+    """What has a learner: a search, or what is inspected."""
+
+    @property
+    def learner(self) -> Any:
+        """A Learner, or what else an engine can train."""
+        ...
+
+
+class Written(NamedTuple):
+    """One equation of a rule in three spellings; `name` is "dW" or a memory's. sympy.sympify reads `sympy`."""
+
+    rule: str
+    name: str
+    text: str
+    latex: str
+    sympy: str
+
+
+class Coefficient(NamedTuple):
+    """One number of a rule, fixed or found, at the geometric-mean shape of the projections that the rule serves.
+
+    `value` as `param` means it, `scale` the raw coefficient per unit of it, `unit` the raw coefficient of a normalised
+    1; where a switch turned it off it is not `on`. `owner` is how the parameter is called in a learner.
+    """
+
+    rule: str
+    name: str
+    owner: str
+    param: Param
+    value: float
+    scale: float
+    unit: float
+    on: bool
+
+    @property
+    def raw(self) -> float:
+        """As it stands in the equation."""
+        return self.scale * self.value if self.on else 0.0
+
+    @property
+    def normalised(self) -> float:
+        """In units that mean the same at every width."""
+        return self.raw / self.unit
+
+
+def coefficients(owner: Learning, theta: Float[Tensor, "P"]) -> list[Coefficient]:
+    """All numbers of all rules of a learner, those held fixed included; what a switch turned off is 0."""
+    learner = owner.learner
+    columns = learner.columns(theta[None].to(torch.float64))
+    found = []
+    for key, rule in learner.rules.items():
+        shape = mean_shape(owner, key)
+        values = columns.rules[key][0].tolist()
+        chosen = {
+            param.name: param.choices[int(value)]
+            for param, value in zip(rule.params, values, strict=True)
+            if param.choices
+        }
+        for param, value, scale, unit in zip(rule.params, values, rule.scales(shape), rule.units(shape), strict=True):
+            if param.choices:
+                continue
+            own = f"{owner_of('rule', key)}.{param.name}"
+            name = _short(own, learner.rules)
+            found.append(Coefficient(key, name, own, param, value, scale, unit, param.counts(chosen)))
+    return found
 
 
 def described(search: Search) -> list[dict[str, Any]]:
@@ -36,7 +105,9 @@ def described(search: Search) -> list[dict[str, Any]]:
     for key, rule in learner.rules.items():
         shape = mean_shape(search, key)
         named = zip(rule.params, rule.scales(shape), rule.units(shape), strict=True)
-        scales |= {f"{_owner(key)}.{param.name}": (raw, unit) for param, raw, unit in named if not param.choices}
+        scales |= {
+            f"{owner_of('rule', key)}.{param.name}": (raw, unit) for param, raw, unit in named if not param.choices
+        }
     for param in learner.params:
         entry: dict[str, Any] = {"param": param.name, "name": param.name, "log": param.log}
         if param.name in scales:
@@ -49,9 +120,9 @@ def described(search: Search) -> list[dict[str, Any]]:
     return entries
 
 
-def mean_shape(search: Search, key: str) -> Shape:
+def mean_shape(owner: Learning, key: str) -> Shape:
     """Geometric means (I, J) over the projections that rule `key` serves."""
-    learner = search.learner
+    learner = owner.learner
     shapes = [learner.network.shape(p) for p in learner.plastic if learner.rule_key(p) == key]
     if not shapes:
         return (1.0, 1.0)
@@ -59,23 +130,40 @@ def mean_shape(search: Search, key: str) -> Shape:
     return size_out, size_in
 
 
-def equations(search: Search, theta: Float[Tensor, "P"]) -> dict[str, dict[str, str] | None]:
+def expressions(owner: Learning, theta: Float[Tensor, "P"]) -> dict[str, dict[str, sympy.Expr]]:
+    """Rule key -> "dW", and of a rule with memories those too, with raw coefficients; {} without a closed form."""
+    learner = owner.learner
+    if not learner.rules:  # a torch module, trained by descent
+        return {}
+    columns = learner.columns(theta[None].to(torch.float64))
+    found: dict[str, dict[str, sympy.Expr]] = {}
+    for key, rule in learner.rules.items():
+        row = columns.rules[key][0]
+        change = rule.equation(row, mean_shape(owner, key))
+        found[key] = rule.expressions(row) if change is None else {"dW": change}
+    return found
+
+
+def written(owner: Learning, theta: Float[Tensor, "P"]) -> list[Written]:
+    """Every equation of every rule that has one, spelled for people, for LaTeX and for sympy."""
+    return [
+        Written(key, name, f"{name} = {spelled(part)}", _latex(name, part), _exactly(part))
+        for key, parts in expressions(owner, theta).items()
+        for name, part in parts.items()
+    ]
+
+
+def equations(owner: Learning, theta: Float[Tensor, "P"]) -> dict[str, dict[str, str] | None]:
     """Rule key -> its equation as text and LaTeX with raw coefficients; None where it has no closed form.
 
     Of a rule with memories it is those too: "dW = m0; m0 = ...".
     """
-    learner = search.learner
-    if not learner.rules:  # a torch module, trained by descent
-        return {}
-    columns = learner.columns(theta[None].to(torch.float64))
-    found: dict[str, dict[str, str] | None] = {}
-    for key, rule in learner.rules.items():
-        row = columns.rules[key][0]
-        change = rule.equation(row, mean_shape(search, key))
-        parts = rule.expressions(row) if change is None else {"dW": change}
-        texts = [f"{name} = {spelled(part)}" for name, part in parts.items()]
-        latex = [_latex(name, part) for name, part in parts.items()]
-        found[key] = {"text": "; ".join(texts), "latex": r", \quad ".join(latex)} if parts else None
+    found: dict[str, dict[str, str] | None] = dict.fromkeys(owner.learner.rules)
+    for key in found:
+        own = [each for each in written(owner, theta) if each.rule == key]
+        if own:
+            latex = r", \quad ".join(each.latex for each in own)
+            found[key] = {"text": "; ".join(each.text for each in own), "latex": latex}
     return found
 
 
@@ -159,8 +247,10 @@ def _latex(name: str, part: sympy.Expr) -> str:
     return f"{symbol} = {sympy.latex(rounded)}"
 
 
-def _owner(key: str) -> str:
-    return "rule" if key == ANY else f"rule.{key}"
+def _exactly(part: sympy.Expr) -> str:
+    """An expression as sympy reads it, its numbers to the last digit."""
+    exact = {number: sympy.Float(repr(float(number)), 17) for number in part.atoms(sympy.Float)}
+    return str(part.xreplace(exact))
 
 
 def _short(param: str, rules: Any) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from metarule.findings import learning_curve, terms, trajectories
+from metarule.findings import agreement, learning_curve, terms, trajectories
 from metarule.inspection import numbers
 from metarule.inspection.figures import NAMES, PALETTE, draw
 from metarule.inspection.numbers import LARGEST
 from metarule.inspection.report import report, terms_table
 from metarule.records import RunError, jsonable, unused
-from metarule.replicates import agreement
 
 ENTRIES = [
     {"param": "rule.forward.delta", "name": "delta", "log": False, "raw": 0.5, "unit": 0.25},
@@ -96,7 +95,8 @@ def test_trajectories_and_learning_curve_have_one_entry_per_generation():
 def test_a_run_under_way_is_told_from_a_finished_and_from_an_extended_one(folder):
     under_way = numbers.found(folder())
     assert (under_way["finished"], under_way["equation"], under_way["battery"]) == (False, None, [])
-    assert under_way["terms"] == RESULT["terms"]
+    written = [{name: term[name] for name in RESULT["terms"][0]} for term in under_way["terms"]]
+    assert written == RESULT["terms"]
     assert numbers.found(folder(result=RESULT))["finished"]
     extended = numbers.found(folder([*LOG, line(9, 1.0)], RESULT, planned=20))
     assert (extended["finished"], extended["generations"]) == (False, 10)

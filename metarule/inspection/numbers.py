@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from metarule.findings import learning_curve, terms, trajectories
+from metarule.glossary import known
+from metarule.inspection.kept import kept
+from metarule.inspection.provenance import provenance
+from metarule.inspection.siblings import over_seeds
 from metarule.records import RunError, read_json, read_log
 
 LARGEST = 24
@@ -22,7 +26,9 @@ def found(path: Path) -> Document:
 
     The content of result.json (`equation`, `terms`, `battery`, `differences`, `tunings`, ...) with `run`, `finished`,
     `planned` generations, `learning_curve` and `coefficients` (normalised, per generation). While a search is under way
-    `equation` is None and `battery` empty. Raises RunError where the folder is not a run's or is damaged.
+    `equation` is None and `battery` empty. `provenance` and the seeds' intervals are read at once; the rest of the rule
+    card (`equations`, `locality`, `nearest`, `known_as`, `identifiability`) is what was kept of it, else empty. Raises
+    RunError where the folder is not a run's or is damaged.
     """
     spec = read_json(path / "spec.json")
     log = read_log(path / "log.jsonl")
@@ -31,7 +37,7 @@ def found(path: Path) -> Document:
         result = read_json(path / "result.json") if (path / "result.json").exists() else None
         finished = result is not None and result["generations"] == len(log) == planned
         document = result if finished and result is not None else _so_far(path, spec, log)
-        return document | {
+        return _with_card(path, spec, log, document) | {
             "run": str(path),
             "finished": finished,
             "planned": planned,
@@ -41,6 +47,22 @@ def found(path: Path) -> Document:
         }
     except (KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: its files lack {error}") from error
+
+
+def _with_card(path: Path, spec: Document, log: list[Document], document: Document) -> Document:
+    """The document with the kept card, if there is one of this rule, and what of a card needs no computing."""
+    card = kept(path, log[-1]["theta"]).get("card", {}) if log else {}
+    own = {term["name"]: term for term in card.get("terms", [])}
+    agreed = over_seeds(path)
+    rows = []
+    for term in document["terms"]:
+        called = known(term["name"])
+        plain = {"known_as": called and called.name, "source": called and called.source, "local": None}
+        extra = {key: own.get(term["name"], plain)[key] for key in plain}
+        rows.append({**term, **extra, "seeds": agreed.get(term["name"])})
+    empty = {"equations": [], "locality": None, "nearest": [], "known_as": None, "identifiability": None}
+    said = {key: card.get(key, value) for key, value in empty.items()}
+    return {**document, **said, "terms": rows, "provenance": provenance(path, spec)}
 
 
 def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:

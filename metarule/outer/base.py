@@ -106,6 +106,14 @@ class OuterLoop(ABC):
         return torch.full((len(self.front), 1), torch.nan, dtype=torch.float64)
 
     @property
+    def covariance(self) -> Float[Tensor, "P P"] | None:
+        """How far, and in which directions, candidates still differ about `best`, in internal coordinates.
+
+        None where the loop keeps no such distribution, or hands over a rule that is not its centre.
+        """
+        return None
+
+    @property
     def report(self) -> Mapping[str, float]:
         """Numbers about the last `tell` for the log: a gradient's norm, restarts, hits of a cache."""
         return {}

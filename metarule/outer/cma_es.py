@@ -96,6 +96,12 @@ class CmaEs(OuterLoop):
         return min(self.solutions, key=lambda solution: solution.loss).theta
 
     @property
+    def covariance(self):
+        if self.optimizer is None or self.rested:
+            return None
+        return torch.tensor(self.optimizer._sigma**2 * self.optimizer._C)  # the library has no public name for them
+
+    @property
     def solutions(self) -> list[Solution]:
         """Where every distribution came to rest, and where the present one stands once it has heard a population."""
         found = list(self.rested)

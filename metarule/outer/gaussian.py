@@ -66,6 +66,10 @@ class GaussianSearch(OuterLoop):
         return self.centre.theta
 
     @property
+    def covariance(self):
+        return torch.diag(self.deviation.square())
+
+    @property
     def report(self):
         return {"deviation": float(self.deviation.log().mean().exp())}
 

@@ -58,6 +58,10 @@ class OpenAiEs(GaussianSearch):
         self.pull = torch.tensor([0.0 if param.log else self.weight_decay for param in params], dtype=torch.float64)
         self.origin = torch.tensor([param.start / param.scale for param in params], dtype=torch.float64)
 
+    @property
+    def covariance(self):
+        return None  # its deviation follows a plan, not what was heard
+
     def learn(self, samples, loss):
         slope = self.slope(samples, loss) + self.pull * (self.origin + self.centre.z.detach())
         for group in self.centre.stepper.param_groups:

@@ -1,0 +1,201 @@
+"""Identifiability: which directions in the space of its terms a task determines, and which rules it cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.evaluation import Progress
+from metarule.inspection.classes import classes, members
+from metarule.inspection.coordinates import Coordinates, coordinates, free
+from metarule.inspection.landscape import Change, Landscape, around, curvature, felt
+from metarule.inspection.redundancy import NOTHING, Redundancy, redundancy
+from metarule.inspection.references import references
+from metarule.inspection.subject import Subject
+from metarule.jobs import recorded, resumed
+from metarule.loop import begun
+from metarule.results import equations, text
+from metarule.runs import RunFolder
+
+TERMS = 12
+"""Coefficients up to which the whole Hessian is computed; of more, the covariance is used, or the largest alone."""
+
+CORRELATED = 40
+"""Coefficients up to which an outer loop's covariance is taken apart."""
+
+SMALL = 0.05
+"""Share of the update up to which a term may be called null because the episodes do not miss it."""
+
+SHOWN = 0.05
+"""Weight below which a term is left out of a direction's description."""
+
+
+class Spectrum(NamedTuple):
+    """Curvatures of the loss (K), the strongest first, and their directions (K K, rows)."""
+
+    values: Float[Tensor, "K"]
+    directions: Float[Tensor, "K K"]
+
+
+def identifiability(subject: Subject, progress: Progress = lambda text: None) -> dict[str, Any] | None:
+    """Spectrum, null terms, reduced equation and classes of equivalent rules; None for a zoo row without coefficients.
+
+    A direction is determined where one unit along it, forward or back, changes the held-out loss by more than the 95 %
+    interval over paired episodes; a unit is the median size of the normalised coefficients. A term is null where
+    nothing of the update goes with it on the task's own signals, or where its share is at most `SMALL` and the paired
+    episodes do not miss it.
+    """
+    subject = free(subject)
+    at = coordinates(subject, CORRELATED)
+    if at is None:
+        return _without_terms(subject) if subject.path is not None else None
+    covariance = _covariance(subject, at) if len(at.names) > TERMS else None
+    if covariance is None:
+        at = coordinates(subject, TERMS)
+        assert at is not None
+    found = redundancy(seen := references(subject), at)
+    around_it = curvature(subject, at, progress) if covariance is None else around(subject, at, covariance, progress)
+    spectrum = _spectrum(around_it)
+    moves = felt(subject, at, spectrum.directions, around_it.episodes, progress)
+    rows = _rows(at, spectrum, moves)
+    nulls = _nulls(at, found, around_it)
+    every = len(_all(subject))
+    method = "covariance of the outer loop" if covariance is not None else "Hessian of the held-out loss"
+    return {
+        "method": method
+        if every
+        else f"{method}, for the {len(at.names)} largest of {len(_all(subject))} coefficients",
+        "sentence": _sentence(rows, at, around_it.episodes),
+        "spectrum": rows,
+        "null_terms": nulls,
+        "reduced_equation": _reduced(subject, at, found, nulls),
+        "classes": [*_twins(found), *classes(members(subject, found.reduced), seen)],
+        "unit": at.size,
+        "episodes": around_it.episodes,
+        "shares": found.share,
+    }
+
+
+def _without_terms(subject: Subject) -> dict[str, Any]:
+    """What there is to say of a rule that has no coefficients: which others act as it does."""
+    return {
+        "method": "none",
+        "sentence": "The rule has no free coefficients that a task could determine.",
+        "spectrum": [],
+        "null_terms": [],
+        "reduced_equation": None,
+        "classes": classes(members(subject, None), references(subject)),
+        "unit": None,
+        "episodes": 0,
+        "shares": {},
+    }
+
+
+def _all(subject: Subject) -> tuple[str, ...]:
+    whole = coordinates(subject, len(subject.learner.params))
+    return whole.names if whole else ()
+
+
+def _covariance(subject: Subject, at: Coordinates) -> Float[Tensor, "K K"] | None:
+    """The outer loop's covariance where the run stands, in the units of the coordinates; None where it has none."""
+    if subject.path is None:
+        return None
+    folder = RunFolder(subject.path)
+    search = resumed(folder, recorded(folder))
+    checkpoint, _ = folder.checkpoint()
+    if search.choices or checkpoint is None or len(_all(subject)) > len(at.names):
+        return None
+    outer = begun(search)
+    outer.load_state_dict(checkpoint.state)
+    covariance = outer.covariance
+    if covariance is None:
+        return None
+    columns = list(at.columns)
+    scales = torch.tensor([subject.learner.params[column].scale for column in columns], dtype=torch.float64) / at.units
+    return covariance[columns][:, columns] * scales[:, None] * scales
+
+
+def _spectrum(found: Landscape) -> Spectrum:
+    values, vectors = torch.linalg.eigh(found.hessian)
+    order = values.abs().argsort(descending=True)
+    # a direction and its opposite are one: the largest weight is positive
+    rows = vectors[:, order].T
+    signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+    return Spectrum(values[order], rows * signs)
+
+
+def _rows(at: Coordinates, spectrum: Spectrum, moves: Sequence[tuple[Change, Change]]) -> list[dict[str, Any]]:
+    total = float(spectrum.values.abs().sum()) or 1.0
+    rows = []
+    for value, direction, both in zip(spectrum.values.tolist(), spectrum.directions.tolist(), moves, strict=True):
+        most = max(both, key=lambda change: abs(change.mean))
+        weights = {name: weight for name, weight in zip(at.names, direction, strict=True) if abs(weight) >= SHOWN}
+        rows.append(
+            {
+                "eigenvalue": value,
+                "share": abs(value) / total,
+                "determined": any(change.seen for change in both),
+                "direction": dict(sorted(weights.items(), key=lambda item: -abs(item[1]))),
+                "change": most._asdict(),
+            }
+        )
+    return rows
+
+
+def _sentence(rows: list[dict[str, Any]], at: Coordinates, episodes: int) -> str:
+    count = sum(row["determined"] for row in rows)
+    which = "Every direction" if count == len(rows) else f"{count} of {len(rows)} directions"
+    return (
+        f"{which} in the space of the terms {'is' if count in (1, len(rows)) else 'are'} determined by the task: one "
+        f"unit along it, forward or back, changes the loss by more than {episodes} paired held-out episodes leave open."
+        f" A unit is {at.size:.3g} normalised, the median size of the coefficients."
+    )
+
+
+def _nulls(at: Coordinates, found: Redundancy, around_it: Landscape) -> list[dict[str, Any]]:
+    rows = []
+    for name in at.names:
+        share, missed = found.share[name], around_it.knocked_out[name]
+        if name in found.silent:
+            said = "the task's own signals give it nothing to do, whatever its coefficient"
+        elif share <= NOTHING:
+            said = "nothing of the update goes with it: its coefficient is 0, or what it adds to is"
+        elif share <= SMALL and not missed.seen:
+            between = f"{missed.mean:+.3g} [{missed.low:+.3g} to {missed.high:+.3g}]"
+            said = (
+                f"{100 * share:.2g} % of the update goes with it; without it the loss changes by {between} over "
+                f"{around_it.episodes} paired episodes, which is nothing that they show"
+            )
+        else:
+            continue
+        rows.append({"name": name, "share": share, "sentence": f"{name}: {said}."})
+    return rows
+
+
+def _twins(found: Redundancy) -> list[dict[str, Any]]:
+    """A term that others can say, as a class of its own."""
+    rows = []
+    for name, weights in found.twins:
+        said = " ".join(f"{'+' if value > 0 else '−'} {abs(value):.3g} × {other}" for other, value in weights.items())
+        said = said.removeprefix("+ ")
+        sentence = (
+            f"{name} acts as {said} on this task, per unit: only a combination of their coefficients is determined."
+        )
+        rows.append({"members": [*weights, name], "sentence": sentence, "kind": "terms"})
+    return rows
+
+
+def _reduced(subject: Subject, at: Coordinates, found: Redundancy, nulls: list[dict[str, Any]]) -> str | None:
+    """The equation without null terms and twins; None where there are none of them, or no equation."""
+    unmissed = [each["name"] for each in nulls if each["share"] > NOTHING]
+    if found.reduced is None and not unmissed:
+        return None
+    row = subject.theta[0].clone() if found.reduced is None else found.reduced.clone()
+    for name, column in zip(at.names, at.columns, strict=True):
+        if name in unmissed:
+            row[column] = 0.0
+    return text(equations(subject, row))
