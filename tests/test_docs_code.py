@@ -3,6 +3,7 @@
 A comment above a block says what is particular about it:
 
     <!-- file: NAME -->         the block is written to this file before the page goes on
+    <!-- is: PATH -->           the block is the whole of this file
     <!-- not run: REASON -->    it would take a cluster, a network or minutes; its syntax and its options are checked
     <!-- run with: WORDS -->    where it would take minutes: overrides that its searches get here, to take seconds
     <!-- part of: SEARCH KEY=VALUE ... -->  a part of a search file, checked as part of one that comes with metarule
@@ -77,7 +78,8 @@ def test_every_block_says_its_language_and_the_test_knows_what_is_said_of_it(pag
     assert not re.search(r"\n\n {4}(metarule|python|import|pip|sbatch) ", text), "a block of code without a fence"
     for block in blocks(page):
         assert block.language in LANGUAGES, f"line {block.line}"
-        assert set(block.says) <= {"file", "not run", "run with", "part of"}, f"line {block.line}"
+        assert set(block.says) <= {"file", "is", "not run", "run with", "part of"}, f"line {block.line}"
+        assert "is" not in block.says or block.text == (ROOT / block.says["is"]).read_text(), f"line {block.line}"
         assert "not run" not in block.says or len(block.says["not run"].split()) > 3, f"line {block.line}: why?"
 
 
