@@ -95,6 +95,7 @@ def probes() -> dict[str, Any]:
         "contrasts": [
             {
                 "term": "subspace_oja",
+                "to": ["error_pre"],
                 "probe": "orthonormality",
                 "layer": layer,
                 "with": 0.2,
@@ -102,7 +103,7 @@ def probes() -> dict[str, Any]:
                 "difference": interval(-0.7, 0.05),
                 "sentence": "Oja makes rows orthonormal.",
             }
-            for layer in LAYERS
+            for layer in (*LAYERS, "mean of layers")
         ],
         "episodes": 5,
         "sentences": ["Oja makes rows orthonormal and does not align."],

@@ -11,6 +11,7 @@ from metarule.inspection.page_parts import (
     Cell,
     Column,
     bar,
+    between,
     copied,
     details,
     fact,
@@ -93,7 +94,7 @@ def known(document: Document) -> Html | None:
             together(
                 [row["name"], " ", tag("span", "equivalent", class_="chip good") if row.get("equivalent") else None]
             ),
-            (number(row["distance"]), row["distance"]),
+            (_distance(row["distance"]), row["distance"]),
             bar(row["distance"] / largest) if row["distance"] is not None else "",
             (number(row["cosine"]), row["cosine"]),
             together([row.get("source") or NONE]),
@@ -104,13 +105,18 @@ def known(document: Document) -> Html | None:
     return section("known", "Known as", tag("p", said, class_="lead"), table(caption, columns, lines, sortable=True))
 
 
+def _distance(value: float | None) -> str:
+    """A distance; what rounding leaves of none is none."""
+    return number(value if value is None else round(value, 9))
+
+
 def terms(document: Document) -> Html | None:
     """Coefficients, raw and normalised, with what they ranged over."""
     rows = document.get("terms") or []
     if not rows:
         return _numbers(document)
     shown = sorted(rows, key=lambda row: -abs(row["normalised"]))[:SHOWN]
-    over_seeds = any(row.get("seeds") for row in rows)
+    over_seeds = any(map(_over_seeds, rows))
     intervals = [_interval(row) for row in shown]
     place = frame(intervals, zero=True)
     known_as = any(row.get("known_as") for row in rows)
@@ -129,7 +135,7 @@ def terms(document: Document) -> Html | None:
             row["name"],
             (number(row["raw"], sign=True, digits=4), row["raw"]),
             (number(row["normalised"], sign=True), row["normalised"]),
-            f"[{number(interval['low'], sign=True)}, {number(interval['high'], sign=True)}]",
+            between(interval, sign=True),
             whisker(interval, place, zero=True),
         ]
         line += [mark(row.get("local"), "local", "not local", "unknown")] * local
@@ -141,8 +147,13 @@ def terms(document: Document) -> Html | None:
 
 
 def _interval(row: Document) -> Document:
-    over = row.get("seeds") or row
+    """Over seeds where there are several, else over the last third of the search."""
+    over = row["seeds"] if _over_seeds(row) else row
     return {"mean": row["normalised"], "low": over.get("low"), "high": over.get("high")}
+
+
+def _over_seeds(row: Document) -> bool:
+    return (row.get("seeds") or {}).get("low") is not None
 
 
 def _numbers(document: Document) -> Html | None:

@@ -14,6 +14,7 @@ from metarule.inspection.page_parts import (
     Row,
     between,
     counted,
+    details,
     listed,
     missing,
     note,
@@ -27,19 +28,21 @@ Document = dict[str, Any]
 
 
 def probes(document: Document) -> Html | None:
-    """Angle to backprop, orthonormality, norms and activity per layer, over training."""
+    """Angle to backprop, orthonormality, norms and activity per layer, over training; what each term does to them."""
     found = document.get("probes")
     if not found:
         return None
     charts = [_curve(place, probe) for place, probe in enumerate(found["curves"])]
-    curl = found.get("curl")
-    said = list(found.get("sentences") or [])
-    said += [curl["sentence"]] if curl and curl["sentence"] not in said else []
-    said += [each["sentence"] for each in found.get("fixed_points") or [] if each["sentence"] not in said]
-    size = f"{counted(found['episodes'], 'episode')}, 95 % bands." if found.get("episodes") else None
+    curl, points, contrasts = found.get("curl"), found.get("fixed_points") or [], found.get("contrasts") or []
+    drawn = [probe["sentence"] for probe in found["curves"]]
+    apart = [*drawn, *(point["sentence"] for point in points)]
+    every = [*(found.get("sentences") or []), *([curl["sentence"]] if curl else [])]
+    leading = dict.fromkeys(sentence for sentence in every if sentence and sentence not in apart)
     return section(
-        "probes", "Mechanism", listed(said), note(size), tag("div", *charts, class_="charts"),
-        _contrasts(found.get("contrasts") or []),
+        "probes", "Mechanism", listed(leading), _contrasts(contrasts),
+        note(f"{counted(found['episodes'], 'episode')}; bands are 95 % intervals." if found.get("episodes") else None),
+        tag("div", *charts, class_="charts"),
+        details("Every curve and fixed point in words", listed(dict.fromkeys(filter(None, apart)))),
     )  # fmt: skip
 
 
@@ -48,24 +51,39 @@ def _curve(place: int, probe: Document) -> Html:
         Line(words(layer), values["steps"], values["mean"], values.get("low") or (), values.get("high") or ())
         for layer, values in probe["layers"].items()
     ]
-    unit = f" ({probe['unit']})" if probe.get("unit") else ""
-    made = chart(f"probe{place}", f"{probe['label']}{unit}", lines, "step")
-    said = probe.get("sentence")
-    return tag("div", made, note(said)) if said else made
+    unit = f" ({probe['unit']})" if probe.get("unit") not in (None, "", "1") else ""
+    return chart(f"probe{place}", f"{probe['label']}{unit}", lines, "step")
+
+
+ALL_LAYERS = "mean of layers"
+"""What a contrast's row that sums the layers up is called."""
 
 
 def _contrasts(rows: list[Row]) -> Html | None:
+    """The contrasts of whole networks, then those of single layers, for whoever opens them."""
     if not rows:
         return None
-    columns = (
-        Column("term"), Column("probe"), Column("layer"), Column("with it", True), Column("without", True),
-        Column("difference", True), Column("95 % interval", True),
-    )  # fmt: skip
+    whole = [row for row in rows if row["layer"] == ALL_LAYERS]
+    caption = "What each term does to the probes"
+    tables = [_contrast_table(f"{caption}, {ALL_LAYERS}", whole)] if whole else []
+    return details("What each term does, in numbers", *tables, _contrast_table(f"{caption}, per layer", rows))
+
+
+def _contrast_table(caption: str, rows: list[Row]) -> Html:
+    layers = len({row["layer"] for row in rows}) > 1
+    numbers = (
+        Column("with it", True),
+        Column("without", True),
+        Column("difference", True),
+        Column("95 % interval", True),
+    )
+    columns = [Column("term"), Column("beside", wide=True), Column("probe")] + [Column("layer")] * layers + [*numbers]
     lines: list[list[Cell]] = [
         [
             row["term"],
+            ", ".join(row.get("to") or ()),
             words(row["probe"]),
-            words(row["layer"]),
+            *([words(row["layer"])] * layers),
             (number(row["with"]), row["with"]),
             (number(row["without"]), row["without"]),
             (number(row["difference"]["mean"], sign=True), row["difference"]["mean"]),
@@ -73,7 +91,7 @@ def _contrasts(rows: list[Row]) -> Html | None:
         ]
         for row in rows
     ]
-    return table("What each term does to the probes", columns, lines, sortable=True)
+    return table(caption, columns, lines, sortable=True)
 
 
 def surfaces(document: Document) -> Html | None:

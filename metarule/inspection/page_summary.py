@@ -54,9 +54,14 @@ def figures(document: Document) -> Html | None:
     if not shown:
         return None
     entries = (
-        tag("div", tag("dt", name), tag("dd", tag("b", value), " ", tag("span", more))) for name, value, more in shown
+        tag("div", tag("dt", name), tag("dd", tag("b", value, class_=_size(value)), " ", tag("span", more)))
+        for name, value, more in shown
     )
     return tag("dl", *entries, class_="figures")
+
+
+def _size(text: str) -> str | None:
+    return "long" if len(text) > 16 else None
 
 
 def _what(document: Document) -> str:
