@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from metarule.credit import CreditAssignment
-from metarule.inspection.figures import draw
+from metarule.inspecting import finished
 from metarule.inspection.numbers import Document, found
 from metarule.jobs import Listener, resume, resumed, start
 from metarule.learner import Learner
@@ -135,7 +135,7 @@ def search(
     path = Path(runs_dir) / name if name else unused(Path(runs_dir), stem)
     with _one_thread():
         start(RunFolder(path), made, text, workers, listener)
-    draw(path)
+    finished(path)
     return Run(path)
 
 
@@ -150,7 +150,7 @@ def go_on(path: str | Path, *overrides: str, workers: int = 1, listener: Listene
     """Go on with a run where it stands, or extend it: go_on("runs/first_rule", "outer.generations=60")."""
     with _one_thread():
         resume(RunFolder(Path(path)), overrides, workers, listener)
-    draw(Path(path))
+    finished(Path(path))
     return Run(Path(path))
 
 

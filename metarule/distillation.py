@@ -18,11 +18,10 @@ from metarule.fingerprint import probe_signals
 from metarule.identification.dictionary import normal_of
 from metarule.identification.sparse import select
 from metarule.programs import leaf
-from metarule.results import mean_shape
+from metarule.results import Learning, mean_shape
 from metarule.rng import noise_for
 from metarule.rules import Rule
 from metarule.rules.polynomial import Polynomial
-from metarule.spec import Search
 from metarule.symbolic import Values, parsed, replaced, simplified
 from metarule.terms import FACTORS, Term, spelled
 
@@ -133,16 +132,15 @@ def distilled(
     return richer if found is None or richer.r2_held_out > found.r2_held_out else found
 
 
-def in_words(search: Search, theta: Float[Tensor, "P"], values: Values | None = None) -> list[dict[str, Any]]:
-    """{rule, equation, by, r2_held_out} per rule of a search: its own equation simplified, or a distilled one.
+def in_words(owner: Learning, theta: Float[Tensor, "P"], values: Values | None = None) -> list[dict[str, Any]]:
+    """{rule, equation, by, r2_held_out} per rule of a learner with numbers theta: its own equation simplified, or a distilled one.
 
     `by` is "itself" where the rule says itself what it computes. Raises ValueError where a change is not finite.
     """
-    plain, row = search.found(theta)
-    columns = plain.learner.columns(row[None].to(torch.float64))
+    columns = owner.learner.columns(theta[None].to(torch.float64))
     rows = []
-    for key, rule in plain.learner.rules.items():
-        own = rule.equation(columns.rules[key][0], mean_shape(plain, key))
+    for key, rule in owner.learner.rules.items():
+        own = rule.equation(columns.rules[key][0], mean_shape(owner, key))
         parts = rule.expressions(columns.rules[key][0]) if own is None else {"dW": own}
         by, share = "itself", 1.0
         if not parts:

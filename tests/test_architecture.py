@@ -42,6 +42,7 @@ bench bench_meta comparing
 bench_memory inspection
 identification
 catalog doctor contracts distillation
+inspecting
 portable borrowed own_loop
 local_optimizer
 exporting

@@ -1,43 +1,83 @@
-"""metarule inspect RUN: what a run found, from what the search wrote down."""
+"""metarule inspect: what a run found, from what the search wrote down and what is asked for."""
 
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from metarule.cli.output import emit, say, show
 from metarule.inspection import numbers
+from metarule.records import run_folder
 
 
 def inspect(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/first_rule.")],
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    table: Annotated[Path | None, typer.Option("--csv", help="Write the battery's episodes to this file.")] = None,
+    name: Annotated[str, typer.Argument(metavar="RUN_OR_ROW", help="A run's folder, or a row of `metarule list zoo`.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of --task.")] = None,
+    probes: Annotated[bool, typer.Option("--probes", help="Compute: angles, curl, norms, fixed points.")] = False,
+    stress: Annotated[bool, typer.Option("--stress", help="Compute: does it hold up elsewhere? (minutes)")] = False,
+    surfaces: Annotated[bool, typer.Option("--surfaces", help="Compute: the change against two signals.")] = False,
     distil: Annotated[
         bool, typer.Option("--distil", help="Every rule as a short equation, one without a closed form by regression.")
     ] = False,
     takes: Annotated[
         list[str] | None, typer.Option(help="A signal's only values, as reward=-1,1: --distil makes use of it.")
     ] = None,
+    task: Annotated[str | None, typer.Option(help="Look at it on the task of this search, or kind of task.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything as one page.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="Write the battery's episodes to this file.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="number of cores")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Show what a run found: equation, coefficients, learning curve, battery."""
-    document = numbers.found(run)
-    if distil:
-        document |= {"distilled": distilled(run, few_values(takes or []))}
+    """Show what a run found, or what a row of the zoo is: equation, coefficients, locality, nearest rules, battery.
+
+    What was written down is shown at once; what has to be computed is asked for, and kept in the run's folder.
+    """
+    asked = {"probes": probes, "stress": stress, "surfaces": surfaces, "distilled": distil}
+    sections = tuple(section for section, wanted in asked.items() if wanted)
+    if takes and not distil:
+        raise ValueError("--takes tells --distil what is known of a signal; add --distil")
+    run = run_folder(name)
+    if run is not None and not sections and task is None and html is None:
+        document = numbers.found(run)
+    else:
+        document = _computed(name, sections, task, tuple(overrides or ()), few_values(takes or []), workers)
+    episodes = numbers.episodes(run) if run is not None else {}
     if table is not None:
-        write_csv(table, numbers.episodes(run))
+        write_csv(table, episodes)
         say(f"episodes written to {table}")
+    if html is not None:
+        from metarule.inspection.page import page
+
+        write_text(html, page(document, episodes))
+        say(f"page written to {html}")
     if json:
         emit(document)
         return
-    from metarule.inspection.report import report
+    from metarule.inspection.whole_report import whole_report
 
-    show(report(document, map(str, pictures(run, document))))
-    for row in document.get("distilled", ()):
-        show(f"{row['rule']}, by {row['by']} (held-out share {row['r2_held_out']:.3f}): {row['equation']}")
+    show(whole_report(document, [] if run is None else map(str, sorted((run / "figures").glob("*.png")))))
+
+
+def _computed(
+    name: str,
+    sections: tuple[str, ...],
+    task: str | None,
+    overrides: tuple[str, ...],
+    values: dict[str, tuple[float, ...]],
+    workers: int | None,
+) -> numbers.Document:
+    if run_folder(name) is None and Path(name).is_dir():
+        numbers.found(Path(name))  # says what is missing in it
+    import torch
+
+    from metarule.inspecting import Asked, inspected
+
+    torch.set_num_threads(1)
+    return inspected(Asked(name, sections, task, overrides, values), workers or os.cpu_count() or 1, say)
 
 
 def few_values(given: list[str]) -> dict[str, tuple[float, ...]]:
@@ -50,20 +90,6 @@ def few_values(given: list[str]) -> dict[str, tuple[float, ...]]:
         except ValueError as error:
             raise ValueError(f"--takes {text} is not a signal and its values, as in reward=-1,1") from error
     return found
-
-
-def distilled(run: Path, values: dict[str, tuple[float, ...]]) -> list[dict[str, Any]]:
-    """The run's rules as short equations; raises ValueError where there is no rule yet."""
-    import torch
-
-    from metarule.api import Run
-    from metarule.distillation import in_words
-
-    made = Run(run)
-    if not made.log:
-        raise ValueError(f"{run} has no rule yet: its first generation is not finished")
-    theta = [made.log[-1]["theta"][param.name] for param in made.search.family.params]
-    return in_words(made.search, torch.tensor(theta, dtype=torch.float64), values)
 
 
 def write_csv(path: Path, episodes: dict[str, dict[str, list[float]]]) -> None:
@@ -81,16 +107,9 @@ def write_csv(path: Path, episodes: dict[str, dict[str, list[float]]]) -> None:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def pictures(run: Path, document: numbers.Document) -> list[Path]:
-    """The run's figures; drawn where they are missing, or the search went on since."""
-    files = sorted((run / "figures").glob("*.png"))
-    newest = (run / ("result.json" if document["finished"] else "log.jsonl")).stat().st_mtime
-    if files and min(file.stat().st_mtime for file in files) >= newest:
-        return files
-    from metarule.inspection.figures import draw
-
+def write_text(path: Path, text: str) -> None:
+    """Write a file; raises ValueError where it cannot."""
     try:
-        return draw(run)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        say(f"no figures, {run / 'figures'} cannot be written: {error.strerror or error}")
-        return files
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error

@@ -8,7 +8,6 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from metarule.cli.inspect import pictures
 from metarule.cli.output import at_once, emit, outside, say, show, stderr
 from metarule.cli.progress import Progress
 from metarule.inspection import numbers
@@ -163,8 +162,10 @@ def _work(path: Path, json: bool, job: Any) -> None:
         raise RunError(
             f"{sentence}; the last finished generation is saved. Go on with: metarule search --resume {path}"
         ) from error
+    from metarule.inspecting import finished
+
+    figures = finished(path, say)
     document = numbers.found(path)
-    figures = pictures(path, document)
     if json:
         emit(document)
         return
@@ -210,6 +211,7 @@ def _replicates(
     import torch
 
     from metarule import jobs, reading, replicates
+    from metarule.findings import agreement
     from metarule.inspection.report import replicates_report
     from metarule.trial import rehearse
 
@@ -234,7 +236,7 @@ def _replicates(
     if json:
         emit(documents)
     elif documents:
-        show(replicates_report(documents, replicates.agreement(documents)))
+        show(replicates_report(documents, agreement(documents)))
     for path in paths:
         if not (path / "spec.json").exists():
             say(f"{path} was not begun")

@@ -51,7 +51,8 @@ def found(path: Path) -> Document:
 
 def _with_card(path: Path, spec: Document, log: list[Document], document: Document) -> Document:
     """The document with the kept card, if there is one of this rule, and what of a card needs no computing."""
-    card = kept(path, log[-1]["theta"]).get("card", {}) if log else {}
+    sections = kept(path, log[-1]["theta"]) if log else {}
+    card = sections.pop("card", {})
     own = {term["name"]: term for term in card.get("terms", [])}
     agreed = over_seeds(path)
     rows = []
@@ -62,24 +63,41 @@ def _with_card(path: Path, spec: Document, log: list[Document], document: Docume
         rows.append({**term, **extra, "seeds": agreed.get(term["name"])})
     empty = {"equations": [], "locality": None, "nearest": [], "known_as": None, "identifiability": None}
     said = {key: card.get(key, value) for key, value in empty.items()}
-    return {**document, **said, "terms": rows, "provenance": provenance(path, spec)}
+    return {**document, **said, **sections, "terms": rows, "provenance": provenance(path, spec)}
 
 
 def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:
     search = spec["search"]
-    return {
+    return blank(path.resolve().name, search["task"]["kind"], search.get("credit", {}).get("kind", "searched")) | {
         "schema": spec["schema"],
-        "name": path.resolve().name,
-        "task": search["task"]["kind"],
-        "credit": search.get("credit", {}).get("kind", "searched"),
         "model": search.get("model", {}).get("kind"),
-        "structure": {},
         "outer": search["outer"]["kind"],
         "generations": len(log),
-        "equation": None,
-        "latex": [],
         "terms": terms(spec["parameters"], log),
         "theta": log[-1]["theta"] if log else {},
+    }
+
+
+def blank(name: str, task: str, credit: str) -> Document:
+    """A document with every key, of which nothing more is known: `outer` None, as of what no search found."""
+    return {
+        "name": name,
+        "run": None,
+        "finished": False,
+        "task": task,
+        "credit": credit,
+        "model": None,
+        "structure": {},
+        "outer": None,
+        "generations": 0,
+        "planned": 0,
+        "objectives": [],
+        "learning_curve": [],
+        "coefficients": {},
+        "equation": None,
+        "latex": [],
+        "terms": [],
+        "theta": {},
         "front": [],
         "battery": [],
         "differences": [],

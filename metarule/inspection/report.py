@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metarule.inspection.numbers import LARGEST
-
-Rows = list[dict[str, Any]]
+from metarule.inspection.rule_report import card_parts, known_line, provenance_lines, terms_table
+from metarule.inspection.tabular import Rows, number, titled
 
 
 def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
@@ -21,12 +19,15 @@ def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
     parts += [f"{key} = {choice}" for key, choice in document.get("structure", {}).items()]
     if document["equation"]:
         parts.append(Text(document["equation"], style="bold"))
+        parts += known_line(document)
     elif not document["finished"]:
         parts.append("The equation and the battery are written when the search ends.")
     if document["terms"]:
         parts.append(terms_table(document["terms"]))
     else:
         parts += [f"{name} = {_plain(value)}" for name, value in document["theta"].items()]
+    if document.get("locality") or (document["theta"] and not document.get("model")):
+        parts += card_parts(document)
     if document.get("front"):
         parts.append(front_table(document["front"], document["objectives"]))
     if document["battery"]:
@@ -35,6 +36,7 @@ def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
         parts.append(f"The search saw {document['trained_on']}.")
     if document["tested_on"]:
         parts.append(f"The battery used {document['tested_on']}.")
+    parts += provenance_lines(document)
     parts += [f"figure: {path}" for path in figures]
     return Group(*parts)
 
@@ -44,31 +46,17 @@ def _plain(value: float | str) -> str:
 
 
 def _headline(document: dict[str, Any]) -> str:
+    if document["outer"] is None:
+        return f"{document['name']}: {document['summary']}; on {document['task']}, {document['credit']}"
     done = f"{document['generations']} of {document['planned']} generations"
     state = "finished" if document["finished"] else "NOT FINISHED"
     learner = document.get("model") or document["credit"]
     return f"{document['name']}: {document['task']}, {learner}, {document['outer']}; {state}, {done}"
 
 
-def terms_table(terms: Rows) -> Table:
-    """Coefficients, raw and normalised, with the interval of the latter over the last third of the generations."""
-    largest = sorted(terms, key=lambda term: -abs(term["normalised"]))[:LARGEST]
-    few = len(largest) == len(terms)
-    table = _table(
-        "Coefficients" if few else f"The {LARGEST} largest of {len(terms)} coefficients; --json has them all"
-    )
-    table.add_column("term")
-    for name in ("raw", "normalised", "range over last third"):
-        table.add_column(name, justify="right")
-    for term in terms if few else largest:
-        between = f"{term['low']:+.4f} to {term['high']:+.4f}"
-        table.add_row(term["name"], f"{term['raw']:+.4g}", f"{term['normalised']:+.4f}", between)
-    return table
-
-
 def front_table(rules: Rows, objectives: list[str]) -> Table:
     """One line per rule that no other beats: its losses in the search, its structure, its equation."""
-    table = _table("Front: what no other rule beats, losses as in the search")
+    table = titled("Front: what no other rule beats, losses as in the search")
     for name in objectives:
         table.add_column(name, justify="right")
     keys = list(rules[0]["structure"])
@@ -86,7 +74,7 @@ def battery_table(rows: Rows, differences: Rows, tunings: dict[str, Any]) -> Tab
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     first = rows[0]
     seeds = f" × {first['seeds']} seeds" if first["seeds"] > 1 else ""
-    table = _table(f"Held-out battery: {first['task']}, {first['episodes'] // first['seeds']} fresh episodes{seeds}")
+    table = titled(f"Held-out battery: {first['task']}, {first['episodes'] // first['seeds']} fresh episodes{seeds}")
     table.add_column("learner")
     table.add_column(metrics[0], justify="right")
     table.add_column("95 % interval", justify="right")
@@ -98,15 +86,15 @@ def battery_table(rows: Rows, differences: Rows, tunings: dict[str, Any]) -> Tab
     paired = {each["other"]: each for each in differences if each["metric"] == metrics[0]}
     for learner in dict.fromkeys(row["learner"] for row in rows):
         lead = cells[learner, metrics[0]]
-        others = [_number(cells[learner, metric]["mean"]) for metric in metrics[1:]]
+        others = [number(cells[learner, metric]["mean"]) for metric in metrics[1:]]
         gap = paired.get(learner)
         table.add_row(
             learner,
-            _number(lead["mean"]),
+            number(lead["mean"]),
             _between(lead),
             *others,
             _rate(tunings.get(learner)),
-            f"{_number(gap['mean'], sign=True)} [{_between(gap, sign=True)}]" if gap else "",
+            f"{number(gap['mean'], sign=True)} [{_between(gap, sign=True)}]" if gap else "",
         )
     return table
 
@@ -114,7 +102,7 @@ def battery_table(rows: Rows, differences: Rows, tunings: dict[str, Any]) -> Tab
 def acceptance_table(rows: Rows) -> Table:
     """One line per row of the zoo: its three tasks with half-intervals, angle to backprop before and after, cost."""
     tasks = {row["task"]: row["metric"] for row in rows}
-    table = _table(f"The zoo on its three tasks: {rows[0]['seeds']} seeds, 95 % intervals, fixed numbers")
+    table = titled(f"The zoo on its three tasks: {rows[0]['seeds']} seeds, 95 % intervals, fixed numbers")
     for name in ("learner", "credit", "synapse"):
         table.add_column(name)
     for task, metric in tasks.items():
@@ -139,7 +127,7 @@ def acceptance_table(rows: Rows) -> Table:
 def _half(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
-    return f"{_number(row['mean'])} ± {_number(row['high'] - row['mean'])}"
+    return f"{number(row['mean'])} ± {number(row['high'] - row['mean'])}"
 
 
 def _angles(angle: dict[str, float | None]) -> str:
@@ -155,22 +143,12 @@ def _rate(tuning: dict[str, Any] | None) -> str:
 
 
 def _between(row: dict[str, Any], sign: bool = False) -> str:
-    return f"{_number(row['low'], sign)} to {_number(row['high'], sign)}"
-
-
-def _number(value: float | None, sign: bool = False) -> str:
-    if value is None:
-        return "–"
-    return f"{value:+.3f}" if sign else f"{value:.3f}"
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    return f"{number(row['low'], sign)} to {number(row['high'], sign)}"
 
 
 def plain_table(title: str, rows: Rows) -> Table:
     """Any list of flat dicts: keys are columns."""
-    table = _table(title)
+    table = titled(title)
     for name in dict.fromkeys(key for row in rows for key in row):
         numeric = all(isinstance(row.get(name), (int, float)) for row in rows)
         justify = "right" if numeric else "left"
@@ -191,7 +169,7 @@ def _cell(value: Any) -> Text:
 
 def settings_table(title: str, values: dict[str, Any]) -> Table:
     """A flat dict, one line per key."""
-    table = _table(title)
+    table = titled(title)
     table.show_header = False
     table.add_column("what", max_width=60)
     table.add_column("value")
@@ -219,7 +197,7 @@ def _nested(value: Any) -> bool:
 
 def replicates_report(documents: Rows, agreement: Rows) -> RenderableType:
     """Replicate searches: every coefficient side by side, and every battery's means."""
-    coefficients = _table("Replicates: normalised coefficients")
+    coefficients = titled("Replicates: normalised coefficients")
     coefficients.add_column("term")
     for document in documents:
         coefficients.add_column(document["name"], justify="right")
@@ -231,14 +209,14 @@ def replicates_report(documents: Rows, agreement: Rows) -> RenderableType:
     if not tested:
         return coefficients
     metric = tested[0]["battery"][0]["metric"]
-    means = _table(f"Replicates: held-out {metric}")
+    means = titled(f"Replicates: held-out {metric}")
     means.add_column("learner")
     for document in tested:
         means.add_column(document["name"], justify="right")
     for learner in dict.fromkeys(row["learner"] for row in tested[0]["battery"]):
         cells = [
             next(
-                _number(row["mean"])
+                number(row["mean"])
                 for row in document["battery"]
                 if (row["learner"], row["metric"]) == (learner, metric)
             )
@@ -250,7 +228,7 @@ def replicates_report(documents: Rows, agreement: Rows) -> RenderableType:
 
 def checks_table(checks: Rows) -> Table:
     """Contract checks, ✓ or ✗ and what was seen."""
-    table = _table("Contract")
+    table = titled("Contract")
     for name in ("", "plug-in", "property", "seen"):
         table.add_column(name)
     for check in checks:
