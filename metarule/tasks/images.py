@@ -97,14 +97,18 @@ def _bundled_digits() -> ImageSource:
 
 
 def _mnist_family(name: str, openml: str, path: str | None) -> ImageSource:
-    places = image_files.data_folders(path)
-    # a folder that was named may hold the files itself; the usual ones may not: three sets share their file names
-    folders = [place / name for place in places] + (list(places) if path is not None else [])
+    folders = _mnist_folders(name, path)
     for folder in folders:
         pairs = image_files.find_idx(folder)
         if pairs:
             return _from_idx(name, pairs)
-    return _from_openml(name, openml, tuple(folders))
+    return _from_openml(name, openml, folders)
+
+
+def _mnist_folders(name: str, path: str | None) -> tuple[Path, ...]:
+    places = image_files.data_folders(path)
+    # a folder that was named may hold the files itself; the usual ones may not: three sets share their file names
+    return (*(place / name for place in places), *(places if path is not None else ()))
 
 
 def _idx(path: str | None) -> ImageSource:
@@ -157,12 +161,18 @@ def _from_omniglot(file: Path) -> ImageSource:
     return ImageSource("omniglot", images, labels, int(labels.max()) + 1, 28)
 
 
+OPENML = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST", "kmnist": "Kuzushiji-MNIST"}
+"""Sets that are fetched where no folder has them, and what they are called where they are fetched from."""
+
 IMAGES: dict[str, Callable[[str | None], ImageSource]] = {
     "digits": _digits,
-    "mnist": functools.partial(_mnist_family, "mnist", "mnist_784"),
-    "fashion_mnist": functools.partial(_mnist_family, "fashion_mnist", "Fashion-MNIST"),
-    "kmnist": functools.partial(_mnist_family, "kmnist", "Kuzushiji-MNIST"),
+    **{name: functools.partial(_mnist_family, name, openml) for name, openml in OPENML.items()},
     "idx": _idx,
     "omniglot": _omniglot,
 }
 """Image set by name: data directory or None -> the set."""
+
+
+def to_be_fetched(name: str) -> bool:
+    """Whether the set called `name` lies in no usual folder, but a network would have it."""
+    return name in OPENML and not any(map(image_files.find_idx, _mnist_folders(name, None)))
