@@ -1,4 +1,4 @@
-"""Comparing runs: what differs is told, what cannot share an axis or a pair does not, tests are those of textbooks."""
+"""Comparing runs: what differs is told and what cannot share an axis or a pair does not."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy import stats
 
 import metarule as mr
 from metarule.cli.output import emit
 from metarule.comparing import setting
 from metarule.credit.backprop import Backprop
 from metarule.inspection import alike
-from metarule.inspection.compared import compared, sides
-from metarule.inspection.compared_figures import LONG, draw, smoothed
+from metarule.inspection.compared import compared
+from metarule.inspection.compared_figures import draw
 from metarule.inspection.compared_report import short, side_by_side
-from metarule.inspection.pairs import difference, holm, paired_tests
-from metarule.intervals import interval
+from metarule.inspection.compared_runs import sides
 
 TINY = (
     *("outer.generations=2", "outer.candidates=4", "inner.episodes=1", "inner.steps=8", "battery.episodes=6"),
@@ -143,6 +141,19 @@ def test_objectives_of_another_kind_have_a_panel_of_their_own(found, copied):
     assert shared["accuracy"] == [0, 1]
 
 
+def test_the_best_candidate_is_called_lucky_unless_all_generations_have_the_same_episodes(found, copied):
+    fixed = copied("fixed", "spec.json", changing("inner.fixed_episodes", True))
+    log = [json.loads(line)["loss_best"] for line in (found / "log.jsonl").read_text().splitlines()]
+    panels = {panel["number"]: panel["lines"] for panel in of(found, fixed)["panels"] if panel["falls"]}
+    assert panels["held_out_loss, of the luckiest candidate"] == [{"run": 0, "values": log}]
+    assert panels["held_out_loss, lowest so far"] == [{"run": 1, "values": [log[0], min(log)]}]
+    alone = copied("alone", "spec.json", changing("outer.candidates", 1))
+    assert [panel["number"] for panel in of(alone, fixed)["panels"] if len(panel["lines"]) == 2] == [
+        "held_out_loss",
+        "accuracy",
+    ]
+
+
 def test_panels_and_curves_are_the_numbers_of_the_log(found, copied):
     document = of(found, copied("copy"))
     log = [json.loads(line) for line in (found / "log.jsonl").read_text().splitlines()]
@@ -192,7 +203,7 @@ def test_kept_inspections_stand_side_by_side_where_both_have_them(found, copied)
     paths = [copied("one"), copied("other")]
     curve = {"steps": [0, 8], "mean": [90.0, 40.0], "low": [80.0, 35.0], "high": [95.0, 45.0]}
     for path, holds in zip(paths, (True, None), strict=True):
-        (path / "inspection").mkdir()
+        (path / "inspection").mkdir(exist_ok=True)
         verdict = {"condition": "width x2", "group": "width", "holds": holds, "sentence": ""}
         sections = {
             "stress": {"verdicts": [verdict]},
@@ -205,36 +216,6 @@ def test_kept_inspections_stand_side_by_side_where_both_have_them(found, copied)
     last = {"mean": 40.0, "low": 35.0, "high": 45.0}
     assert [(row["layer"], row["values"]) for row in document["probes"]] == [("W1", [last, last])]
     assert of(paths[0], found)["stress"] == []
-
-
-def test_holm_is_the_published_procedure():
-    # Holm (1979) by hand: 4 x 0.01, 3 x 0.02, 2 x 0.03, 1 x 0.04, each at least the one before
-    assert holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([0.2]) == [0.2]
-    some = holm([math.nan, 0.01, 0.04])
-    assert math.isnan(some[0])
-    assert some[1:] == [0.02, 0.04]
-
-
-def test_a_paired_difference_is_students():
-    one, other = [0.9, 0.7, 0.8, 0.85], [0.6, 0.65, 0.7, 0.9]
-    measured = difference(one, other)
-    expected = stats.ttest_rel(one, other)
-    assert measured["p"] == pytest.approx(expected.pvalue)
-    assert (measured["low"], measured["high"]) == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert (measured["mean"], measured["low"], measured["high"]) == interval(
-        [a - b for a, b in zip(one, other, strict=True)]
-    )
-    assert difference([1.0, 2.0], [0.5, 1.5])["p"] == 0.0
-    assert math.isnan(difference([1.0], [0.5])["p"])
-
-
-def test_holm_is_over_the_pairs_of_a_metric_and_only_fair_pairs_count():
-    scores = [{"m": [1.0, 2.0, 3.5]}, {"m": [0.9, 1.7, 3.3]}, {"m": [0.0, 0.5, 0.1]}, {"n": [1.0, 1.0, 1.0]}]
-    rows = paired_tests(list("abcd"), ["t"] * 4, scores, 1, lambda one, other: (one, other) != (1, 2))
-    assert [(row["a"], row["b"]) for row in rows] == [("a", "b"), ("a", "c")]
-    assert [row["p_holm"] for row in rows] == holm([row["p"] for row in rows])
 
 
 def test_all_rules_on_fresh_episodes_are_those_of_evaluate(metarule, found, copied, tmp_path):
@@ -253,7 +234,7 @@ def test_all_rules_on_fresh_episodes_are_those_of_evaluate(metarule, found, copi
         assert row["low"] == pytest.approx(expected[row["metric"]]["low"])
         assert (row["episodes"], row["seeds"]) == (6, 2)
         assert row["mean"] != 0.0
-    assert "It is the task that first_rule, other searched on" in document["pairing"]
+    assert "It is the task that all of them searched on" in document["pairing"]
     with (tmp_path / "e.csv").open() as handle:
         assert len(list(csv.reader(handle))) == 1 + 2 * 2 * 6
 
@@ -287,6 +268,20 @@ def test_rules_behind_another_credit_assignment_are_no_class(found, copied):
     assert not alike.same_around(alike.Contestant("a", learner, theta), alike.Contestant("b", other, theta))
 
 
+def test_a_rule_that_diverges_is_said_to_and_is_not_tested(metarule, found, copied):
+    wild = moved(copied("wild"), "rule.forward.error_pre", 1e6)
+    asked = (found, wild, "--episodes", 3, "--workers", 1)
+    rows = json.loads(metarule("compare", *asked, "--json")[1])
+    measured = {(row["learner"], row["metric"]): row for row in rows["fresh"]}
+    lost = measured["wild", "held_out_loss"]["diverged"]
+    assert lost > 0
+    assert measured["first_rule", "held_out_loss"]["diverged"] == 0
+    assert next(row["p"] for row in rows["tests"] if row["metric"] == "held_out_loss") is None
+    out = metarule("compare", *asked)[1]
+    assert f"diverged in {lost} of 3" in out
+    assert "pairs have no test" in out
+
+
 def test_another_task_is_named_and_no_search_was_over_it(metarule, found, copied):
     other = copied("other")
     words = ("--task", "first_rule", "task.ways=3", "task.shots=4", "inner.steps=4", "network.hidden=[8]")
@@ -303,7 +298,7 @@ def test_pictures_numbers_and_page_are_written(metarule, found, copied, tmp_path
     assert code == 0, err
     files = {file.name for file in (tmp_path / "f").iterdir()}
     names = ("learning_curves", "coefficients", "batteries", "tests")
-    assert files == {"comparison.json", *(f"{name}.{ending}" for name in names for ending in ("png", "svg"))}
+    assert files == {"comparison.json", *(f"{name}.{ending}" for name in names for ending in ("png", "svg", "csv"))}
     assert json.loads((tmp_path / "f" / "comparison.json").read_text())["names"] == ["first_rule", "other"]
     page = (tmp_path / "c.html").read_text()
     assert all(name in page for name in ("first_rule", "other"))
@@ -312,12 +307,18 @@ def test_pictures_numbers_and_page_are_written(metarule, found, copied, tmp_path
 
 def test_the_same_comparison_is_the_same_files_and_an_older_ones_are_dropped(found, copied, tmp_path):
     document = of(found, copied("other")) | {"panels": [], "batteries": []}
-    first = {file.name: file.read_bytes() for file in draw(document, tmp_path / "f")}
+    first = {file.name: file.read_bytes() for file in written(document, tmp_path)}
     document["coefficients"] = []
-    second = {file.name: file.read_bytes() for file in draw(document, tmp_path / "f")}
-    assert {"coefficients.svg", "tests.svg"} < first.keys()
-    assert second == {name: content for name, content in first.items() if name.startswith("tests")}
-    assert {file.name for file in (tmp_path / "f").iterdir()} == {"comparison.json", *second}
+    second = {file.name: file.read_bytes() for file in written(document, tmp_path)}
+    assert {"coefficients.svg", "coefficients.csv", "tests.svg"} < first.keys()
+    assert second == {name: first[name] for name in ("tests.png", "tests.svg", "tests.csv")}
+
+
+def written(document, folder):
+    """All files of a comparison but its numbers, once it is drawn."""
+    pictures = draw(document, folder / "f")
+    assert {file.suffix for file in pictures} == {".png"}
+    return [file for file in (folder / "f").iterdir() if file.name != "comparison.json"]
 
 
 def test_comparing_what_was_written_down_takes_no_torch(found, copied):
@@ -384,12 +385,6 @@ def test_many_runs_stand_in_several_tables_and_none_is_lost():
     heads = [str(column.header) for table in tables for column in table.columns[1:]]
     assert heads == names
     assert len(tables) > 1
-
-
-def test_a_long_curve_is_its_running_median_and_a_short_one_is_itself():
-    assert smoothed([3.0, None, 1.0]) == pytest.approx([3.0, math.nan, 1.0], nan_ok=True)
-    spikes = [1.0 if place % 10 else 1e9 for place in range(LONG * 2)]
-    assert set(smoothed(spikes)) == {1.0}
 
 
 def test_the_document_is_json(found, copied, capsys):

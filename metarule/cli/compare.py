@@ -42,7 +42,8 @@ def compare(
     episodes, which pair them. With --task, --episodes or --seeds all rules are evaluated on the same fresh episodes,
     of the task of the first run unless --task names another.
     """
-    from metarule.inspection.compared import compared, sides
+    from metarule.inspection.compared import compared
+    from metarule.inspection.compared_runs import sides
 
     overrides = tuple(word for word in words if "=" in word)
     runs = sides([word for word in words if "=" not in word])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from metarule.findings import agreement
 from metarule.inspection import pairs
-from metarule.inspection.kept import kept
-from metarule.inspection.numbers import Document, episodes, found
-from metarule.records import RunError, read_json, read_log, run_folder
+from metarule.inspection.compared_runs import Side, differing
+from metarule.inspection.numbers import Document
 
 Rows = list[dict[str, Any]]
 
@@ -21,52 +21,6 @@ UNPAIRED = "task, seed or batch differ, or a battery is missing"
 
 AGAIN = "--episodes 100 evaluates all rules on the same fresh ones"
 """What to do about runs that cannot be paired."""
-
-
-class Side(NamedTuple):
-    """One run of a comparison: what it is called here, its folder, its document and its search's tables, flattened.
-
-    `task` names its task among those of the others; `scores` are metric -> value per episode of its rule, {} where its
-    battery is not there (yet).
-    """
-
-    name: str
-    path: Path
-    document: Document
-    settings: dict[str, Any]
-    task: str
-    scores: dict[str, list[float]]
-
-    @property
-    def task_settings(self) -> dict[str, Any]:
-        """The settings of its task."""
-        return of_task(self.settings)
-
-
-def sides(names: Sequence[str]) -> list[Side]:
-    """The runs with these paths, or names in runs/.
-
-    Raises RunError where they are fewer than two, where one is named twice, is no run or is damaged.
-    """
-    paths = [_folder(name) for name in names]
-    if len(paths) < 2:
-        raise RunError(f"{len(paths)} run is nothing to compare; name two or more, as in runs/first_rule runs/oja")
-    for place, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:place]]:
-            raise RunError(f"{path} is given twice; compare it with another run")
-    documents = [found(path) for path in paths]
-    settings = [
-        {**dict(flat(read_json(path / "spec.json")["search"])), "search.objective": document["objectives"]}
-        for path, document in zip(paths, documents, strict=True)
-    ]
-    tasks = task_names(settings)
-    whole = []
-    for name, path, document, values, task in zip(called(paths), paths, documents, settings, tasks, strict=True):
-        log = read_log(path / "log.jsonl")
-        known = kept(path, log[-1]["theta"]) if log else {}
-        scores = episodes(path).get("discovered", {}) if document["battery"] else {}
-        whole.append(Side(name, path, {**document, **known, "name": name}, values, task, scores))
-    return whole
 
 
 def compared(runs: Sequence[Side]) -> Document:
@@ -96,67 +50,6 @@ def compared(runs: Sequence[Side]) -> Document:
         "stress": verdicts([run.document for run in runs]),
         "probes": probed([run.document for run in runs]),
     }
-
-
-def flat(table: dict[str, Any], owner: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested tables as dotted keys and values."""
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{owner}{key}.")
-        else:
-            yield f"{owner}{key}", value
-
-
-def differing(settings: Sequence[dict[str, Any]]) -> Rows:
-    """{key, values} per setting that is not the same everywhere.
-
-    What one search lacks and others leave empty (off, none, no entries) is the same: an older version did not write it.
-    """
-    rows = []
-    for key in dict.fromkeys(key for each in settings for key in each):
-        values = [each.get(key) for each in settings]
-        if all(key in each for each in settings):
-            differ = any(value != values[0] for value in values)
-        else:
-            differ = not all(map(_empty, values))
-        if differ:
-            rows.append({"key": key, "values": values})
-    return sorted(rows, key=lambda row: row["key"])
-
-
-def of_task(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a task alone."""
-    return {key: value for key, value in settings.items() if key.startswith("task.")}
-
-
-def task_names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """The task of every search: its kind, and where others have the same kind and are not the same, how it differs."""
-    tasks = list(map(of_task, settings))
-    found = []
-    for task in tasks:
-        kind = task["task.kind"]
-        rows = differing([other for other in tasks if other["task.kind"] == kind])
-        given = {row["key"].removeprefix("task."): task.get(row["key"]) for row in rows}
-        own = [f"{key} {worded(value)}" for key, value in given.items() if value is not None]
-        found.append(f"{kind} ({', '.join(own)})" if own else kind)
-    return found
-
-
-def worded(value: Any) -> str:
-    """A setting as a reader sees it."""
-    if value is None:
-        return "–"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(worded, value)) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {worded(each)}" for key, each in value.items()) or "none"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def called(paths: Sequence[Path]) -> list[str]:
-    """What runs are called: by their folders' names, by their paths where two have the same."""
-    names = [path.resolve().name for path in paths]
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
 
 
 def curve(run: Side) -> Document:
@@ -191,23 +84,30 @@ def panels(runs: Sequence[Side]) -> Rows:
     several = len({run.task for run in runs}) > 1
     for place, run in enumerate(runs):
         lines = run.document["learning_curve"]
-        leading = objective(run)
-        own = {leading: [line["loss_mean"] for line in lines]}
-        if run.settings["outer.candidates"] > 1:
-            own[f"{leading} of the luckiest candidate"] = [line["loss_best"] for line in lines]
+        objectives = _losses(run) if lines else {}
         metrics = sorted({name for line in lines for name in line["scores"]} - set(run.document["objectives"][:1]))
-        own |= {name: [line["scores"].get(name) for line in lines] for name in metrics}
-        for number, values in own.items() if lines else ():
+        own = objectives | {name: [line["scores"].get(name) for line in lines] for name in metrics}
+        for number, values in own.items():
             title = number.replace("_", " ") + (f", {run.task}" if several else "")
-            empty = {
-                "task": run.task,
-                "number": number,
-                "title": title,
-                "falls": number.startswith(leading),
-                "lines": [],
-            }
+            empty = {"task": run.task, "number": number, "title": title, "falls": number in objectives, "lines": []}
             found.setdefault((run.task, number), empty)["lines"].append({"run": place, "values": values})
     return list(found.values())
+
+
+def _losses(run: Side) -> dict[str, list[float | None]]:
+    """The objective's mean over candidates and, where there are several, that of the best of them.
+
+    Where all generations have the same episodes, the lowest loss so far is no luck, and it is what the search keeps.
+    """
+    lines, name = run.document["learning_curve"], objective(run)
+    means = [line["loss_mean"] for line in lines]
+    if run.settings["outer.candidates"] == 1:
+        return {name: means}
+    best = [line["loss_best"] for line in lines]
+    if not run.settings.get("inner.fixed_episodes"):
+        return {name: means, f"{name}, of the luckiest candidate": best}
+    finite = itertools.accumulate((math.inf if value is None else value for value in best), min)
+    return {name: means, f"{name}, lowest so far": [value if math.isfinite(value) else None for value in finite]}
 
 
 def shared(coefficients: Sequence[dict[str, Any]]) -> Rows:
@@ -306,14 +206,3 @@ def notes(runs: Sequence[Side]) -> Iterator[str]:
         yield f"without a battery (battery.episodes was 0): {', '.join(bare)}"
     if len({(run.task, objective(run)) for run in runs}) > 1:
         yield "the runs' tasks or objectives differ: their losses are not on one scale"
-
-
-def _folder(name: str) -> Path:
-    path = run_folder(name)
-    if path is None:
-        raise RunError(f"{name} is no run: there is no spec.json in it; give the folder of a run, as runs/first_rule")
-    return path
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value is False or value in ("", [], {})

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from metarule.inspection.compared import shared
-from metarule.inspection.figures import DASHES, PALETTE, WIDE, dress
+from metarule.inspection.figure_files import Rows, removed, saved, written
+from metarule.inspection.figures import WIDE, dress
 from metarule.inspection.numbers import LARGEST
+from metarule.inspection.palette import DASHES, PALETTE
+from metarule.inspection.thinned import ceiling, thinned
 from metarule.records import jsonable
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """The second mark of a run, which colour alone does not tell from the others."""
-
-LONG = 200
-"""Generations from which on a curve is smoothed: its noise would hide the others."""
-
-SMOOTH = 1 / 40
-"""Share of the generations that a running median takes."""
 
 TALL = 4
 """Panels below one another; of more there are two columns."""
@@ -35,45 +30,64 @@ TALL = 4
 NAMED = 16
 """Runs that a legend names."""
 
-FORMATS = ("png", "svg")
-
 
 def draw(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the comparison's numbers as JSON and its pictures as PNG and SVG into a folder; returns the pictures.
+    """Write the comparison as JSON, and its pictures as PNG and SVG with their numbers as CSV; returns the PNG files.
 
-    Raises ValueError where the folder cannot be written.
+    Pictures of an earlier comparison in the same folder are replaced. Raises ValueError where it cannot be written.
     """
+    names = document["names"]
     drawn = {
-        "learning_curves": curves_figure(document["panels"], document["names"]),
-        "coefficients": coefficients_figure(document["coefficients"], document["names"]),
-        "batteries": batteries_figure(document["batteries"], document["names"]),
-        "tests": tests_figure(document["tests"]),
+        "learning_curves.png": (curve_rows, curves_figure(document["panels"], names)),
+        "coefficients.png": (coefficient_rows, coefficients_figure(document["coefficients"], names)),
+        "batteries.png": (battery_rows, batteries_figure(document["batteries"], names)),
+        "tests.png": (lambda document: document["tests"], tests_figure(document["tests"])),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(jsonable(document), indent=1, allow_nan=False)
         (folder / "comparison.json").write_text(f"{text}\n", encoding="utf-8")
         files = []
-        for name, figure in drawn.items():
-            for ending in FORMATS:
-                file = folder / f"{name}.{ending}"
-                file.unlink(missing_ok=True)
-                if figure is not None:
-                    # without a date and with fixed names inside, the same comparison gives the same file
-                    with rc_context({"svg.hashsalt": name}):
-                        figure.savefig(file, dpi=160, metadata={"Date": None} if ending == "svg" else None)
-                    files.append(file)
+        for name, (rows, figure) in drawn.items():
+            removed(folder / name)
+            if figure is not None:
+                written(rows(document), (folder / name).with_suffix(".csv"))
+                saved(figure, folder / name)
+                files.append(folder / name)
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
     return files
 
 
-def smoothed(values: Sequence[float | None]) -> list[float]:
-    """A long curve as its running median over `SMOOTH` of its generations, a shorter one as it is; nan for None."""
-    window = int(len(values) * SMOOTH) if len(values) > LONG else 1
-    parts = [values[max(0, place - window // 2) : place - window // 2 + window] for place in range(len(values))]
-    kept = [[value for value in part if value is not None] for part in parts]
-    return [statistics.median(part) if part else math.nan for part in kept]
+def curve_rows(document: dict[str, Any]) -> Rows:
+    """One row per panel, run and generation."""
+    return [
+        {"task": panel["task"], "number": panel["number"], "run": document["names"][line["run"]]}
+        | {"generation": generation, "value": value}
+        for panel in document["panels"]
+        for line in panel["lines"]
+        for generation, value in enumerate(line["values"])
+    ]
+
+
+def coefficient_rows(document: dict[str, Any]) -> Rows:
+    """One row per coefficient and run that has it."""
+    return [
+        {"coefficient": row["name"], "run": name, "normalised": value}
+        for row in document["coefficients"]
+        for name, value in zip(document["names"], row["values"], strict=True)
+        if value is not None
+    ]
+
+
+def battery_rows(document: dict[str, Any]) -> Rows:
+    """One row per learner, metric and run."""
+    return [
+        {key: row[key] for key in ("task", "metric", "learner")} | {"run": name, **value}
+        for row in document["batteries"]
+        for name, value in zip(document["names"], row["values"], strict=True)
+        if value is not None
+    ]
 
 
 def curves_figure(panels: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure | None:
@@ -86,24 +100,31 @@ def curves_figure(panels: Sequence[dict[str, Any]], names: Sequence[str]) -> Fig
     axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).flat)
     for each in axes[len(panels) :]:
         each.set_visible(False)
+    width = 1
     for each, panel in zip(axes, panels, strict=False):
-        lines = {line["run"]: smoothed(line["values"]) for line in panel["lines"]}
-        for place, values in lines.items():
-            mark = MARKERS[place % len(MARKERS)] if len(values) < 10 else ""
-            each.plot(range(len(values)), values, color=_colour(place), ls=_dash(place), marker=mark, ms=4, lw=1.4)
-        seen = [value for values in lines.values() for value in values if math.isfinite(value)]
+        seen: list[float] = []
+        for line in panel["lines"]:
+            place, curve = line["run"], thinned(range(len(line["values"])), line["values"])
+            width = max(width, curve.width)
+            mark = MARKERS[place % len(MARKERS)] if len(curve.x) < 10 else ""
+            each.plot(
+                curve.x, [math.nan if value is None else value for value in curve.y],
+                color=_colour(place), ls=_dash(place), marker=mark, ms=4, lw=1.4,
+            )  # fmt: skip
+            seen += [value for value in curve.y if value is not None]
         if panel["falls"] and seen and min(seen) > 0 and max(seen) > WIDE * min(seen):
             each.set_yscale("log")
+            if (top := ceiling(seen)) is not None:
+                each.set_ylim(top=top)
         each.xaxis.set_major_locator(MaxNLocator(integer=True))
         what = " (the objective: lower is better)" if panel["falls"] else ""
         each.set_title(f"{panel['title']}{what}", loc="left", fontsize="small")
         dress(each)
     for each in axes[len(panels) - across : len(panels)]:
         each.set_xlabel("generation")
-    long = any(len(line["values"]) > LONG for panel in panels for line in panel["lines"])
-    more = f"\n(of long ones the running median over {SMOOTH:.1%} of the generations)" if long else ""
+    more = f"\n(of long ones medians of up to {width} generations)" if width > 1 else ""
     figure.suptitle(
-        f"Learning curves: means over the candidates of a generation, or the luckiest of them{more}",
+        f"Learning curves: means over a generation's candidates, where no other is named{more}",
         x=0.01,
         ha="left",
         fontsize="medium",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metarule.inspection.compared import shared, worded
+from metarule.inspection.compared import shared
+from metarule.inspection.compared_runs import worded
 from metarule.inspection.numbers import LARGEST
 from metarule.inspection.report import plain_table
 
@@ -44,7 +46,8 @@ def compared_report(document: dict[str, Any], files: Sequence[str] = ()) -> Rend
     if document["fresh"]:
         parts += _fresh(document["fresh"], document["names"], names)
     if document["tests"]:
-        parts += [_tests(document["tests"], dict(zip(document["names"], names, strict=True))), Text(document["test"])]
+        parts += _tests(document["tests"], dict(zip(document["names"], names, strict=True)))
+        parts.append(Text(document["test"]))
         parts.append(Text(EPISODES_ONLY))
     parts.append(Text(document["pairing"]))
     if document["classes"] is not None:
@@ -187,31 +190,35 @@ def _fresh(rows: Rows, whole: Sequence[str], names: Sequence[str]) -> list[Table
     """All rules on the same fresh episodes."""
     first = rows[0]
     title = f"All rules on {first['episodes']} fresh episodes of {first['task']}: mean [95 % interval]"
-    cells = [
-        (
-            metric,
-            [_mean(next(row for row in rows if (row["learner"], row["metric"]) == (name, metric))) for name in whole],
-        )
-        for metric in dict.fromkeys(row["metric"] for row in rows)
-    ]
+    measured = {(row["metric"], row["learner"]): row for row in rows}
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    cells = [(metric, [_settled(measured[metric, name]) for name in whole]) for metric in metrics]
     return side_by_side(title, "metric", names, cells)
 
 
-def _tests(rows: Rows, names: dict[str, str]) -> Table:
+def _settled(row: dict[str, Any]) -> str:
+    return f"diverged in {row['diverged']} of {row['episodes']}" if row["diverged"] else _mean(row)
+
+
+def _tests(found: Rows, names: dict[str, str]) -> Iterator[RenderableType]:
     """Paired differences, of many pairs those with the smallest p-values."""
-    clearest = sorted(rows, key=lambda row: 2.0 if row["p"] is None or row["p"] != row["p"] else row["p"])[:LARGEST]
+    rows = [row for row in found if _known(row["p"])]
+    clearest = sorted(rows, key=lambda row: row["p"])[:LARGEST]
     few = len(clearest) == len(rows)
-    title = "Paired tests" if few else f"Paired tests: the {LARGEST} of {len(rows)} with the smallest p; --json has all"
     tasks = {row["task"] for row in rows}
-    return plain_table(
-        title,
-        [
-            {"metric": row["metric"], **({"task": row["task"]} if len(tasks) > 1 else {})}
-            | {"difference": f"{names[row['a']]} − {names[row['b']]}", "mean [95 % interval]": _mean(row, sign=True)}
-            | {"p": _chance(row["p"]), "Holm's p": _chance(row["p_holm"]), "episodes": row["episodes"]}
-            for row in (rows if few else clearest)
-        ],
-    )
+    title = "Paired tests" if few else f"Paired tests: the {LARGEST} of {len(rows)} with the smallest p; --json has all"
+    lines = [
+        {"metric": row["metric"], **({"task": row["task"]} if len(tasks) > 1 else {})}
+        | {"difference": f"{names[row['a']]} − {names[row['b']]}", "mean [95 % interval]": _mean(row, sign=True)}
+        | {"p": _chance(row["p"]), "Holm's p": _chance(row["p_holm"]), "episodes": row["episodes"]}
+        for row in (rows if few else clearest)
+    ]
+    if lines:
+        yield plain_table(title, lines)
+    if len(rows) < len(found):
+        yield Text(
+            f"{len(found) - len(rows)} of {len(found)} pairs have no test: an episode diverged, or is the only one."
+        )
 
 
 def _mean(row: dict[str, Any] | None, sign: bool = False) -> str:
@@ -221,16 +228,18 @@ def _mean(row: dict[str, Any] | None, sign: bool = False) -> str:
 
 
 def _number(value: float | None, sign: bool = False) -> str:
-    if value is None or value != value:
+    if not _known(value):
         return "–"
     plus = "+" if sign else ""
     return f"{value:{plus}.3f}" if 0.01 <= abs(value) < 1000 or not value else f"{value:{plus}.3g}"
 
 
-def _chance(value: float | None) -> str:
-    if value is None or value != value:
-        return "–"
+def _chance(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _cut(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from metarule.evaluation import Progress
 from metarule.inner import Map, in_turn
 from metarule.inspection import pairs
 from metarule.inspection.alike import alike
-from metarule.inspection.compared import Side, differing, flat
+from metarule.inspection.compared_runs import Side, differing, flat
 from metarule.jobs import recorded, resumed
 from metarule.runs import RunFolder
 from metarule.spec import Search
@@ -44,7 +45,10 @@ def fresh(
     folders = [os.path.join(os.curdir, run.path) for run in runs]  # noqa: PTH118
     battery = comparison(folders, search, episodes, seeds, map=map, progress=progress)
     names = dict(zip(folders, (run.name for run in runs), strict=True))
-    rows = [asdict(row) | {"learner": names[row.learner]} for row in battery.rows]
+    rows = [
+        asdict(row) | {"learner": names[row.learner], "diverged": _diverged(battery.episodes[row.learner][row.metric])}
+        for row in battery.rows
+    ]
     order = dict.fromkeys(row.metric for row in battery.rows)
     scores = [{metric: battery.episodes[folder][metric] for metric in order} for folder in folders]
     section = {
@@ -64,8 +68,13 @@ def fresh(
     }
 
 
+def _diverged(scores: Sequence[float]) -> int:
+    return sum(not math.isfinite(score) for score in scores)
+
+
 def _at_home(runs: Sequence[Side], search: Search) -> str:
     """Whose search was over this very task, in words: another's rule has to generalise."""
     table = dict(flat(json.loads(json.dumps(search.table()["task"])), "task."))
     home = [run.name for run in runs if not differing([table, run.task_settings])]
-    return f"It is the task that {', '.join(home)} searched on" if home else "No search was over this task"
+    who = "all of them" if len(home) == len(runs) else ", ".join(home)
+    return f"It is the task that {who} searched on" if home else "No search was over this task"
