@@ -13,7 +13,8 @@ from metarule.findings import agreement, learning_curve, terms, trajectories
 from metarule.inspection import numbers
 from metarule.inspection.figures import NAMES, PALETTE, draw
 from metarule.inspection.numbers import LARGEST
-from metarule.inspection.report import report, terms_table
+from metarule.inspection.report import report
+from metarule.inspection.rule_report import terms_table
 from metarule.records import RunError, jsonable, unused
 
 ENTRIES = [

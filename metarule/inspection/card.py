@@ -36,7 +36,7 @@ def card(subject: Subject, map: Map = in_turn, progress: Progress = lambda text:
         "locality": locality(subject),
         "nearest": found,
         "known_as": known_as(found),
-        "identifiability": identifiability(subject, progress),
+        "identifiability": identifiability(subject, map, progress),
         "provenance": _provenance(subject),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.evaluation import Progress
+from metarule.inner import Map, Reference, in_turn
 from metarule.inspection.classes import classes, members
 from metarule.inspection.coordinates import Coordinates, coordinates, free
 from metarule.inspection.landscape import Change, Landscape, around, curvature, felt
@@ -30,6 +32,9 @@ CORRELATED = 40
 SMALL = 0.05
 """Share of the update up to which a term may be called null because the episodes do not miss it."""
 
+TOGETHER, WEIGHTS = 32, 20_000_000
+"""Runs that are computed side by side, and the weights that they may have in all."""
+
 SHOWN = 0.05
 """Weight below which a term is left out of a direction's description."""
 
@@ -41,7 +46,9 @@ class Spectrum(NamedTuple):
     directions: Float[Tensor, "K K"]
 
 
-def identifiability(subject: Subject, progress: Progress = lambda text: None) -> dict[str, Any] | None:
+def identifiability(
+    subject: Subject, map: Map = in_turn, progress: Progress = lambda text: None
+) -> dict[str, Any] | None:
     """Spectrum, null terms, reduced equation and classes of equivalent rules; None for a zoo row without coefficients.
 
     A direction is determined where one unit along it, forward or back, changes the held-out loss by more than the 95 %
@@ -49,7 +56,7 @@ def identifiability(subject: Subject, progress: Progress = lambda text: None) ->
     nothing of the update goes with it on the task's own signals, or where its share is at most `SMALL` and the paired
     episodes do not miss it.
     """
-    subject = free(subject)
+    subject = _together(free(subject), map)
     at = coordinates(subject, CORRELATED)
     if at is None:
         return _without_terms(subject) if subject.path is not None else None
@@ -78,6 +85,13 @@ def identifiability(subject: Subject, progress: Progress = lambda text: None) ->
         "episodes": around_it.episodes,
         "shares": found.share,
     }
+
+
+def _together(subject: Subject, map: Map) -> Subject:
+    """The subject where runs are computed side by side: a search that stores gradients may have had them one by one."""
+    together = max(1, min(TOGETHER, WEIGHTS // max(subject.learner.weights_per_run, 1)))
+    engine = Reference(together, torch.float32, map=map)
+    return subject.on(conditions=replace(subject.conditions, engine=engine))
 
 
 def _without_terms(subject: Subject) -> dict[str, Any]:
@@ -132,7 +146,7 @@ def _rows(at: Coordinates, spectrum: Spectrum, moves: Sequence[tuple[Change, Cha
     total = float(spectrum.values.abs().sum()) or 1.0
     rows = []
     for value, direction, both in zip(spectrum.values.tolist(), spectrum.directions.tolist(), moves, strict=True):
-        most = max(both, key=lambda change: abs(change.mean))
+        most = max([change for change in both if change.seen] or both, key=lambda change: abs(change.mean))
         weights = {name: weight for name, weight in zip(at.names, direction, strict=True) if abs(weight) >= SHOWN}
         rows.append(
             {

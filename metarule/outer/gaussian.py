@@ -66,7 +66,7 @@ class GaussianSearch(OuterLoop):
         return self.centre.theta
 
     @property
-    def covariance(self):
+    def covariance(self) -> Float[Tensor, "P P"] | None:
         return torch.diag(self.deviation.square())
 
     @property
