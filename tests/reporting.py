@@ -227,19 +227,26 @@ def comparison() -> dict[str, Any]:
     runs = [document("first"), document("second")]
     runs[1]["learning_curve"] = runs[1]["learning_curve"][:20]
     pair = {"a": "first", "b": "second", "task": "few_shot", "episodes": 40, "seeds": 1}
+    curves = [[line["loss_mean"] for line in run["learning_curve"]] for run in runs]
+    panel = {"task": "few_shot", "number": "held_out_loss", "title": "held out loss", "falls": True}
     return {
         "runs": runs,
+        "notes": ["second is not finished"],
+        "panels": [panel | {"lines": [{"run": place, "values": values} for place, values in enumerate(curves)]}],
         "coefficients": [
             {"name": term, "values": [value, -value if value < 0.1 else None]} for term, value in TERMS.items()
         ],
         "batteries": [
-            {"metric": "accuracy", "learner": name, "values": [interval(mean, 0.02), interval(mean - 0.01, 0.02)]}
+            {"task": "few_shot", "metric": "accuracy", "learner": name}
+            | {"values": [interval(mean, 0.02), interval(mean - 0.01, 0.02)]}
             for name, mean in LEARNERS.items()
         ],
         "tests": [
-            pair | {"metric": "accuracy", **interval(0.01, 0.004)},
-            pair | {"metric": "held_out_loss", **interval(-0.01, 0.02)},
+            pair | {"metric": "accuracy", **interval(0.01, 0.004), "p": 0.0001, "p_holm": 0.0001},
+            pair | {"metric": "held_out_loss", **interval(-0.01, 0.02), "p": 0.3, "p_holm": 0.3},
         ],
+        "pairing": "Runs of the same task and seed were tested on the same episodes.",
+        "test": "Student's paired t-test",
         "classes": [{"members": ["first", "second"], "sentence": "first and second act the same."}],
         "settings": [{"key": "search.seed", "values": [0, 1]}, {"key": "outer.sigma", "values": [0.3, None]}],
     }

@@ -100,7 +100,7 @@ def curves_figure(panels: Sequence[dict[str, Any]], names: Sequence[str]) -> Fig
     axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).flat)
     for each in axes[len(panels) :]:
         each.set_visible(False)
-    width = 1
+    width, cut = 1, False
     for each, panel in zip(axes, panels, strict=False):
         seen: list[float] = []
         for line in panel["lines"]:
@@ -116,13 +116,16 @@ def curves_figure(panels: Sequence[dict[str, Any]], names: Sequence[str]) -> Fig
             each.set_yscale("log")
             if (top := ceiling(seen)) is not None:
                 each.set_ylim(top=top)
+                cut = True
         each.xaxis.set_major_locator(MaxNLocator(integer=True))
         what = " (the objective: lower is better)" if panel["falls"] else ""
         each.set_title(f"{panel['title']}{what}", loc="left", fontsize="small")
         dress(each)
     for each in axes[len(panels) - across : len(panels)]:
         each.set_xlabel("generation")
-    more = f"\n(of long ones medians of up to {width} generations)" if width > 1 else ""
+    said = [f"of long ones medians of up to {width} generations"] * (width > 1)
+    said += ["what is above an axis is cut off"] * cut
+    more = f"\n({'; '.join(said)})" if said else ""
     figure.suptitle(
         f"Learning curves: means over a generation's candidates, where no other is named{more}",
         x=0.01,

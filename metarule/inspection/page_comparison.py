@@ -42,6 +42,7 @@ def verdict(document: Document) -> str:
 
 def parts(document: Document) -> Iterator[Html | None]:
     """The sections, in the order of the page."""
+    yield _notes(document)
     yield _equations(document)
     yield _curves(document)
     yield _coefficients(document)
@@ -55,6 +56,11 @@ def _names(document: Document) -> list[str]:
     return [str(run["name"]) for run in document["runs"]]
 
 
+def _notes(document: Document) -> Html | None:
+    found = document.get("notes") or []
+    return section("notes", "Before comparing", listed(found)) if found else None
+
+
 def _equations(document: Document) -> Html | None:
     shown = []
     for place, run in enumerate(document["runs"]):
@@ -65,25 +71,22 @@ def _equations(document: Document) -> Html | None:
 
 
 def _curves(document: Document) -> Html | None:
-    runs = [run for run in document["runs"] if run.get("learning_curve")]
-    if not runs:
+    """A chart per panel: runs of different tasks or objectives never share one."""
+    charts = []
+    for place, panel in enumerate(document.get("panels") or []):
+        lines = [_line(_names(document)[each["run"]], each["values"]) for each in panel["lines"]]
+        title = panel["title"] + (" (the objective: lower is better)" if panel["falls"] else "")
+        if len(lines) == 1 < len(document["runs"]):
+            title += f": {lines[0].name}"
+        charts.append(chart(f"curve-{place}", title, lines, "generation", log=panel["falls"] and skewed(lines)))
+    if not charts:
         return None
-    metrics = sorted({name for run in runs for line in run["learning_curve"] for name in line["scores"]})
-    leading = [_line(run, lambda line: line["loss_mean"]) for run in runs]
-    charts = [
-        chart("curve", "objective, mean of candidates (lower is better)", leading, "generation", log=skewed(leading))
-    ]
-    objectives = {name for run in runs for name in (run.get("objectives") or [])[:1]}
-    for metric in metrics:
-        if {metric} != objectives:
-            lines = [_line(run, lambda line, metric=metric: line["scores"].get(metric)) for run in runs]
-            charts.append(chart(f"curve-{metric}", f"{words(metric)}, mean of candidates", lines, "generation"))
-    return section("curves", "Learning curves", tag("div", *charts, class_="charts"))
+    said = note("Means over the candidates of a generation, unless a title says otherwise.")
+    return section("curves", "Learning curves", said, tag("div", *charts, class_="charts"))
 
 
-def _line(run: Document, value: Any) -> Line:
-    lines = run["learning_curve"]
-    return smooth(str(run["name"]), [line["generation"] for line in lines], [value(line) for line in lines])
+def _line(name: str, values: list[float | None]) -> Line:
+    return smooth(name, range(len(values)), values)
 
 
 def _coefficients(document: Document) -> Html | None:
@@ -104,11 +107,22 @@ def _coefficients(document: Document) -> Html | None:
     return section("coefficients", "Coefficients", table("Normalised coefficients", columns, lines, sortable=True))
 
 
-def _batteries(document: Document) -> Html | None:
-    rows = document.get("batteries") or []
-    made = []
+def _fresh(document: Document) -> Iterator[Document]:
+    """The fresh episodes that all rules learned, as rows of a battery."""
+    rows = document.get("fresh") or []
+    measured = {(row["metric"], row["learner"]): row for row in rows}
     for metric in dict.fromkeys(row["metric"] for row in rows):
-        own = [row for row in rows if row["metric"] == metric]
+        values = [measured[metric, name] for name in _names(document)]
+        task = f"{values[0]['episodes']} fresh episodes of {values[0]['task']}"
+        yield {"task": task, "metric": metric, "learner": "rule found", "values": values}
+
+
+def _batteries(document: Document) -> Html | None:
+    rows = [*(document.get("batteries") or []), *_fresh(document)]
+    made = []
+    several = len({row["task"] for row in rows}) > 1
+    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in rows):
+        own = [row for row in rows if (row["task"], row["metric"]) == (task, metric)]
         columns = [Column("learner")]
         place = frame(value for row in own for value in row["values"] if value)
         for name in _names(document):
@@ -121,21 +135,21 @@ def _batteries(document: Document) -> Html | None:
                 line += [whisker(value, place, at % 8) if value else ""]
             lines.append(line)
         way = "lower" if lower_is_better(metric) else "higher"
-        made.append(table(f"{words(metric)}, {way} is better; 95 % intervals", columns, lines, sortable=True))
+        where = f", {task}" if several else ""
+        made.append(table(f"{words(metric)}{where}, {way} is better; 95 % intervals", columns, lines, sortable=True))
     return section("batteries", "Batteries", *made) if made else None
 
 
 def _tests(document: Document) -> Html | None:
     rows = document.get("tests") or []
-    if not rows:
-        return None
-    made = []
+    made = [note(document[key]) for key in ("pairing", "test") if document.get(key) and (rows or key == "pairing")]
     for metric in dict.fromkeys(row["metric"] for row in rows):
         own = [row for row in rows if row["metric"] == metric]
         place = frame(own, zero=True)
         columns = (
             Column("a"), Column("b"), Column("task"), Column("a − b", True), Column("95 % interval", True),
-            Column("", drawn=True), Column("told apart"), Column("episodes", True), Column("seeds", True),
+            Column("", drawn=True), Column("p", True), Column("Holm's p", True),
+            Column("told apart"), Column("episodes", True), Column("seeds", True),
         )  # fmt: skip
         lines: list[list[Cell]] = [
             [
@@ -145,6 +159,7 @@ def _tests(document: Document) -> Html | None:
                 (number(row["mean"], sign=True), row["mean"]),
                 between(row, sign=True),
                 whisker(row, place, zero=True),
+                *((_chance(row[key]), row[key]) for key in ("p", "p_holm")),
                 _winner(row),
                 str(row["episodes"]),
                 str(row["seeds"]),
@@ -152,7 +167,7 @@ def _tests(document: Document) -> Html | None:
             for row in own
         ]
         made.append(table(f"{words(metric)}: a minus b on the same episodes", columns, lines, sortable=True))
-    return section("tests", "Paired tests", *made)
+    return section("tests", "Paired tests", *made) if made else None
 
 
 def _apart(row: Document) -> bool | None:
@@ -160,6 +175,10 @@ def _apart(row: Document) -> bool | None:
     if row["low"] is None or row["high"] is None or row["low"] <= 0 <= row["high"]:
         return None
     return (row["mean"] < 0) == lower_is_better(row["metric"])
+
+
+def _chance(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _winner(row: Document) -> str:
