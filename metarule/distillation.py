@@ -5,6 +5,7 @@ What those terms do not say is left to symbolic regression (pyoperon, the extra 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,15 @@ from torch import Tensor
 
 from metarule.fingerprint import probe_signals
 from metarule.identification.dictionary import normal_of
-from metarule.identification.sparse import select
+from metarule.identification.sparse import path, select, solved
+from metarule.inspection.observed import Observed, evaluated, factors_of
 from metarule.programs import leaf
 from metarule.results import Learning, mean_shape
 from metarule.rng import noise_for
 from metarule.rules import Rule
 from metarule.rules.polynomial import Polynomial
 from metarule.symbolic import Values, parsed, replaced, simplified
-from metarule.terms import FACTORS, Term, spelled
+from metarule.terms import Term, spelled
 
 RUNS, SIZE = 112, 3
 """Probes: single events at the 3 x 3 synapses of so many runs; as many again for the held-out share."""
@@ -38,6 +40,9 @@ CLOSE = 0.001
 """Share that a shorter expression may lose against the best of the front."""
 
 PARTS = 50
+
+WEAK, LOST = 0.5, 0.01
+"""A term goes where less than half of what is left without it is its doing, and all that go explain less than LOST."""
 
 SEARCH = {
     "objectives": ["mse", "length"],
@@ -86,9 +91,7 @@ class Probed:
 
     def said(self, expression: sympy.Expr) -> np.ndarray:
         """What an equation says of them."""
-        symbols = sorted(expression.free_symbols, key=str)
-        found = sympy.lambdify(symbols, expression, "numpy")(*(self.signals[str(symbol)] for symbol in symbols))
-        return np.broadcast_to(np.asarray(found, dtype=float), self.change.shape)
+        return evaluated(expression, self.signals)
 
     def share(self, expression: sympy.Expr) -> float:
         """Share of the summed squares that an equation explains; -inf where it is not finite."""
@@ -107,17 +110,22 @@ def distilled(
     degree: int = 3,
     by: str | None = None,
     evaluations: int = EVALUATIONS,
+    seen: Observed | None = None,
 ) -> Distilled:
     """The equation of any rule at one row of theta, fitted to its change at single events of standard normal signals.
 
-    `values` are signals that take few values. Of a rule with a state it is the first change. `by`: "terms" for a
+    Or to what it did where it was `seen`: half of these runs for form and numbers, the other half held out. `values`
+    are signals that take few values. Of a rule with a state it is the first change. `by`: "terms" for a
     sparse sum of monomials up to `degree`, "operon" for symbolic regression, None for the first that is `ENOUGH`, the
     latter where it is installed. Raises MissingError where "operon" is not, ValueError where the change is not
     finite.
     """
     if by not in (None, "terms", "operon"):
         raise ValueError(f"by = {by!r} is not one of 'terms', 'operon', None")
-    fit, test = (probed(rule, theta, values or {}, part) for part in ("fit", "held out"))
+    if seen is None:
+        fit, test = (probed(rule, theta, values or {}, part) for part in ("fit", "held out"))
+    else:
+        fit, test = (Probed(half.signals, half.change) for half in (seen.half(0), seen.half(1)))
     if not fit.change.any():
         return Distilled(sympy.Integer(0), 1.0, test.share(sympy.Integer(0)), "terms")
     found = None if by == "operon" else in_terms(fit, test, degree, values)
@@ -132,23 +140,48 @@ def distilled(
     return richer if found is None or richer.r2_held_out > found.r2_held_out else found
 
 
-def in_words(owner: Learning, theta: Float[Tensor, "P"], values: Values | None = None) -> list[dict[str, Any]]:
-    """{rule, equation, by, r2_held_out} per rule of a learner with numbers theta: its own equation simplified, or a distilled one.
+def in_words(
+    owner: Learning,
+    theta: Float[Tensor, "P"],
+    values: Values | None = None,
+    seen: Callable[[str], Observed | None] = lambda key: None,
+) -> list[dict[str, Any]]:
+    """{rule, equation, by, r2_held_out, on_task} per rule of a learner with numbers theta: its own equation simplified,
+    or a distilled one.
 
-    `by` is "itself" where the rule says itself what it computes. Raises ValueError where a change is not finite.
+    `by` is "itself" where the rule says itself what it computes. Of a distilled one `on_task` holds the same of what it
+    does where it was `seen`, by the rule's key, and as "share" what the first equation keeps there: such a rule is
+    arbitrary where it is never asked. None where it was not. Raises ValueError where a change is not finite.
     """
     columns = owner.learner.columns(theta[None].to(torch.float64))
     rows = []
     for key, rule in owner.learner.rules.items():
-        own = rule.equation(columns.rules[key][0], mean_shape(owner, key))
-        parts = rule.expressions(columns.rules[key][0]) if own is None else {"dW": own}
-        by, share = "itself", 1.0
+        row = columns.rules[key][0]
+        own = rule.equation(row, mean_shape(owner, key))
+        parts = rule.expressions(row) if own is None else {"dW": own}
+        by, share, on_task = "itself", 1.0, None
         if not parts:
-            found = distilled(rule, columns.rules[key][0], values)
+            found = distilled(rule, row, values)
             parts, by, share = {"dW": found.expression}, found.by, found.r2_held_out
+            there = seen(key)
+            on_task = None if there is None else _on_task(rule, row, values, there, found)
         text = "; ".join(f"{name} = {spelled(simplified(part, values))}" for name, part in parts.items())
-        rows.append({"rule": key, "equation": text, "by": by, "r2_held_out": share})
+        rows.append({"rule": key, "equation": text, "by": by, "r2_held_out": share, "on_task": on_task})
     return rows
+
+
+def _on_task(
+    rule: Rule, theta: Float[Tensor, "P"], values: Values | None, seen: Observed, probes: Distilled
+) -> dict[str, Any]:
+    found = distilled(rule, theta, values, seen=seen)
+    test = seen.half(1)
+    return {
+        "at": seen.at,
+        "equation": f"dW = {spelled(found.expression)}",
+        "by": found.by,
+        "r2_held_out": found.r2_held_out,
+        "share": Probed(test.signals, test.change).share(probes.expression),
+    }
 
 
 def probed(rule: Rule, theta: Float[Tensor, "P"], values: Values, label: str) -> Probed:
@@ -158,20 +191,10 @@ def probed(rule: Rule, theta: Float[Tensor, "P"], values: Values, label: str) ->
     signals = probe_signals(rule.reads, noise.at("signals"), (1, SIZE, SIZE), values)
     with torch.no_grad():
         change = rule.delta(rows, signals, rule.init(rows, signals.weight), noise.at("rule"))[0].tensor(signals.weight)
-        seen = {name: leaf(name, signals).expand(RUNS, 1, SIZE, SIZE).reshape(-1).numpy() for name in _seen(rule)}
+        seen = {name: leaf(name, signals).expand(RUNS, 1, SIZE, SIZE).reshape(-1).numpy() for name in factors_of(rule)}
     if not torch.isfinite(change).all():
         raise ValueError("the rule's change is not finite on standard normal signals; it has no equation there")
     return Probed(seen, change.reshape(-1).numpy())
-
-
-def _seen(rule: Rule) -> list[str]:
-    """The factors that a rule may use: what it reads, and sums over units where it is not local."""
-    known = {*rule.reads, "weight"}
-    return [
-        name
-        for name, factor in FACTORS.items()
-        if name in known or (not rule.local and not factor.local and set(factor.reads) <= known)
-    ]
 
 
 def in_terms(fit: Probed, test: Probed, degree: int, values: Values | None = None) -> Distilled:
@@ -182,9 +205,28 @@ def in_terms(fit: Probed, test: Probed, degree: int, values: Values | None = Non
     terms, design = [terms[k] for k in pursued], design[:, pursued]
     parts = np.arange(len(design)) * PARTS // len(design)
     chosen = select(normal_of([term.name for term in terms], design, fit.change, parts), n_boot=0)
-    named = {term.name: term for term in terms}
-    total = sympy.Add(*(sympy.Float(value) * named[name].expression for name, value in chosen.coefficients.items()))
+    kept = _strong(design, fit.change, [k for k, term in enumerate(terms) if term.name in chosen.coefficients])
+    total = sympy.Add(*(sympy.Float(value) * terms[k].expression for k, value in kept.items()))
     return _measured(total, fit, test, "terms", values)
+
+
+def _strong(design: np.ndarray, change: np.ndarray, support: list[int]) -> dict[int, float]:
+    """Column -> coefficient of those columns of a support that are no slight corrections to the others.
+
+    A rule that only nearly is a sum of terms is one of terms all the same: what is left of it is not noise, and a long
+    sum of small terms always explains a little more.
+    """
+    part = design[:, support]
+    gram, cross, energy = part.T @ part, part.T @ change, float(change @ change)
+    steps = path(gram, cross, energy, list(range(len(support))))
+    place = 0
+    while steps[place][0]:
+        rest, without = steps[place][1], steps[place + 1][1]
+        if without - rest > WEAK * without or without - steps[0][1] > LOST * energy:
+            break
+        place += 1
+    values = solved(gram, cross, steps[place][0])
+    return {support[k]: float(values[k]) for k in steps[place][0]}
 
 
 def _pursued(design: np.ndarray, change: np.ndarray) -> list[int]:

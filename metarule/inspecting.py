@@ -16,6 +16,7 @@ from metarule.inspection.figure_files import saved
 from metarule.inspection.figures import draw
 from metarule.inspection.kept import SECTIONS
 from metarule.inspection.numbers import Document, blank, found
+from metarule.inspection.observed import observed
 from metarule.inspection.probes import probes
 from metarule.inspection.stress import stress
 from metarule.inspection.subject import Subject, keep, subject
@@ -38,7 +39,7 @@ class Asked(NamedTuple):
 
 def _distilled(subject: Subject, asked: Asked, map: Map, progress: Progress) -> Any:
     progress("a short equation for every rule")
-    return in_words(subject, subject.theta[0], asked.values)
+    return in_words(subject, subject.theta[0], asked.values, lambda key: observed(subject, key))
 
 
 COMPUTED: Mapping[str, Callable[[Subject, Asked, Map, Progress], Any]] = {

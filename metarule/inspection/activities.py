@@ -36,9 +36,14 @@ def saturated(seen: Seen) -> ByLayer:
 
 
 def silent(seen: Seen) -> ByLayer:
-    """Share of units that say the same at every event, to `QUIET` of the spread of their layer."""
+    """Share of units that say the same at every event, to `QUIET` of the spread of their layer.
+
+    Not of an output that is taught: a class that is not asked for is silent as it should be.
+    """
     found = {}
     for name in _populations(seen):
+        if seen.taught and name == seen.learner.network.output_name:
+            continue
         spread = seen.activity.rates[name].std(dim=1)
         layer = spread.square().mean(1, keepdim=True).sqrt()
         found[name] = (spread <= QUIET * layer).to(spread.dtype).mean(1)

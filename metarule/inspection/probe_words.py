@@ -44,9 +44,9 @@ def curve_sentence(label: str, unit: str, layers: Mapping[str, Any], changes: Ma
     """From where to where a curve goes, layer by layer, and whether that is more than chance."""
     parts = []
     for layer, series in layers.items():
-        moved = {1: "rises", -1: "falls", 0: "stays, as far as can be told,"}[direction(changes[layer])]
+        moved = {1: "rises from", -1: "falls from", 0: "does not measurably change:"}[direction(changes[layer])]
         last = {key: series[key][-1] for key in ("mean", "low", "high")}
-        parts.append(f"{layer} {moved} from {number(series['mean'][0])} to {between(last)}")
+        parts.append(f"{layer} {moved} {number(series['mean'][0])} to {between(last)}")
     written = f" ({unit})" if unit != "1" else ""
     return f"{label[0].upper()}{label[1:]}{written}: {'; '.join(parts)}."
 
@@ -93,7 +93,7 @@ def contrast_sentence(means: Mapping[str, Mapping[str, Any]], runs: int) -> str:
     verbs = {1: "raises", -1: "lowers", 0: "does not measurably change"}
     groups = [(verbs[sign], [f"{n} ({t})" for s, n, t in known if s == sign]) for sign in (1, -1, 0)]
     said = [f"{verb} {' and '.join(names)}" for verb, names in groups if names]
-    return f"{beginning} {', but '.join(said)}{tail}."
+    return f"{beginning} {', but '.join(filter(None, (said[0], ' and '.join(said[1:]))))}{tail}."
 
 
 def rest_sentence(found: Mapping[str, Any], runs: int) -> str:

@@ -1,0 +1,153 @@
+"""Response surfaces: the change of a synapse as a function of two of the signals that its rule reads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.inspection.observed import Observed, evaluated, observed
+from metarule.inspection.subject import Subject
+from metarule.rng import noise_for
+from metarule.rules import Rule
+from metarule.signals import SIGNALS, Signals
+from metarule.terms import FACTORS, glorot, spelled
+
+GRID = 33
+"""Values of a signal on a surface, from 2 standard deviations below to 2 above its mean on the task."""
+
+REACH = 2.0
+
+FEW = 4
+"""A signal that takes so many values or fewer is shown at these."""
+
+PAIRS = 6
+"""Surfaces of a rule, those of the signals that move the change most."""
+
+Answer = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+"""Signal -> (N) values: the changes (N)."""
+
+SLIGHT = 1e-9
+"""Share of the change's variance below which a signal is not read at all."""
+
+
+def surfaces(subject: Subject, equations: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The section "surfaces" of an inspection, as JSON values.
+
+    Of every rule: its first change at one synapse and event, over pairs of signals, all others held at their means on
+    the task. `equations` are shown beside rules that have none of their own, by the rule's key.
+    """
+    found: list[dict[str, Any]] = []
+    sentences = []
+    columns = subject.learner.columns(subject.theta.to(torch.float64))
+    for key, rule in subject.learner.rules.items():
+        seen = observed(subject, key)
+        if seen is None:
+            continue
+        theta = columns.rules[key][0]
+        said = equation_of(rule, theta, seen) or (equations or {}).get(key)
+        made = of_rule(rule, theta, seen)
+        found += [{"rule": key, **each, "equation": said} for each in made]
+        if not made:
+            sentences.append(f"The rule of {key} depends on fewer than two signals: it has no surface.")
+        elif not rule.local and rule.equation(theta, seen.shape) is None:
+            sentences.append(
+                f"The rule of {key} reads sums over the units of a layer: its surfaces are of a layer with one unit."
+            )
+    return {"surfaces": found, "sentences": sentences}
+
+
+def of_rule(rule: Rule, theta: Float[Tensor, "P"], seen: Observed) -> list[dict[str, Any]]:
+    """The surfaces of one rule at one row of theta, those that matter most first."""
+    own = rule.equation(theta, seen.shape)
+    if own is None or rule.local:
+        names = [name for name in SIGNALS if name in {*rule.reads, "weight"}]
+
+        def answer(signals: Mapping[str, np.ndarray]) -> np.ndarray:
+            return changes(rule, theta, signals, seen.shape)
+    else:  # sums over units are signals of their own
+        names = [name for name in seen.signals if name in {str(symbol) for symbol in own.free_symbols}]
+
+        def answer(signals: Mapping[str, np.ndarray]) -> np.ndarray:
+            return evaluated(own, signals)
+
+    signals = {name: seen.signals[name] for name in names}
+    influence = influences(answer, signals)
+    read = [name for name in sorted(signals, key=lambda name: -influence[name]) if influence[name] > SLIGHT]
+    pairs = sorted(itertools.combinations(read, 2), key=lambda pair: -(influence[pair[0]] + influence[pair[1]]))
+    means = {name: float(values.mean()) for name, values in signals.items()}
+    made = []
+    for x, y in pairs[:PAIRS]:
+        across, up = axis(signals[x]), axis(signals[y])
+        grid = {name: np.full((len(up), len(across)), value) for name, value in means.items()}
+        grid[x], grid[y] = np.broadcast_to(across, grid[x].shape), np.broadcast_to(up[:, None], grid[y].shape)
+        change = answer({name: values.ravel() for name, values in grid.items()})
+        made.append(
+            {
+                "at": seen.at,
+                "x": x,
+                "y": y,
+                "held": {name: value for name, value in means.items() if name in read and name not in (x, y)},
+                "influence": {name: influence[name] for name in (x, y)},
+                "x_values": across.tolist(),
+                "y_values": up.tolist(),
+                "change": change.reshape(len(up), len(across)).tolist(),
+            }
+        )
+    return made
+
+
+def axis(values: np.ndarray) -> np.ndarray:
+    """Where a signal is shown: its few values, or a grid about its mean."""
+    few = np.unique(values)
+    if len(few) <= FEW:
+        return few
+    mean, deviation = values.mean(), values.std()
+    return np.linspace(mean - REACH * deviation, mean + REACH * deviation, GRID)
+
+
+def influences(answer: Answer, signals: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Signal -> half the mean squared difference that exchanging it between the synapses observed makes, as a share of
+    the change's variance (Jansen 1999): shares of signals that act together add to more than 1.
+    """
+    before = answer(signals)
+    variance = float(before.var())
+    moved = {}
+    for name, values in signals.items():
+        gap = float(np.mean((before - answer({**signals, name: np.roll(values, len(values) // 2)})) ** 2)) / 2
+        moved[name] = gap / variance if variance else 0.0
+    return moved
+
+
+def changes(
+    rule: Rule, theta: Float[Tensor, "P"], signals: Mapping[str, np.ndarray], shape: tuple[int, int]
+) -> np.ndarray:
+    """The first change of N synapses, each at one event of its own, as at an I x J projection.
+
+    They are N layers of one unit with one input. A rule that normalises measures weights in units of their scale s, so
+    that what it does at I x J is s times what it does to w / s at 1 x 1.
+    """
+    count = len(next(iter(signals.values())))
+    scale = glorot(*shape) if getattr(rule, "normalise", False) else 1.0
+    given = {}
+    for name, values in signals.items():
+        value = torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64).reshape(count, 1, 1)
+        given[name] = value / scale if FACTORS[name].side == "synapse" else value
+    rows = theta.to(torch.float64).expand(count, -1)
+    single = Signals(**given)
+    noise = noise_for([("surfaces",)] * count)
+    with torch.no_grad():
+        change = rule.delta(rows, single, rule.init(rows, single.weight), noise)[0].tensor(single.weight)
+    return scale * change.reshape(-1).numpy()
+
+
+def equation_of(rule: Rule, theta: Float[Tensor, "P"], seen: Observed) -> str | None:
+    """The rule's own equation at the projection where it was observed; None where it has none."""
+    own = rule.equation(theta, seen.shape)
+    parts = rule.expressions(theta) if own is None else {"dW": own}
+    return "; ".join(f"{name} = {spelled(part)}" for name, part in parts.items()) or None
