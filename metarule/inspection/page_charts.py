@@ -28,7 +28,10 @@ WIDE = 20
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, its values, the band about it; `shown` where it is drawn before anybody asks."""
+    """One curve: its name, its values, the band about it; `shown` where it is drawn before anybody asks.
+
+    `look` is the number of its colour and dash, where they are not those of its place in the chart.
+    """
 
     name: str
     x: Sequence[float]
@@ -37,6 +40,11 @@ class Line:
     high: Values = ()
     shown: bool = True
     stairs: bool = False
+    look: int | None = None
+
+    def number(self, place: int) -> int:
+        """The number of its colour and dash as line number `place`."""
+        return place if self.look is None else self.look
 
 
 class Axis:
@@ -152,7 +160,7 @@ def swatch(place: int) -> Html:
 
 def _legend(lines: Sequence[Line]) -> Html:
     entries = [
-        tag("li", swatch(place), tag("span", line.name), data_line=str(place), data_off=not line.shown)
+        tag("li", swatch(line.number(place)), tag("span", line.name), data_line=str(place), data_off=not line.shown)
         for place, line in enumerate(lines)
     ]
     return tag("ul", *entries, class_="legend")
@@ -178,11 +186,11 @@ def _drawn(place: int, line: Line, flat: Axis, upright: Axis) -> Html:
             pieces.append(f"H{point.split()[0]}")
         pieces.append(("M" if fresh else "L") + point)
         fresh = False
-    curve = tag("path", class_="curve", d="".join(pieces), stroke_dasharray=dash(place))
+    curve = tag("path", class_="curve", d="".join(pieces), stroke_dasharray=dash(line.number(place)))
     dots = None
     if len(line.x) < 10:
         dots = tag("path", class_="dots", d="".join(f"M{each[1:]}h0" for each in pieces if each[0] != "H"))
-    kind = f"line s{place % SERIES}" + ("" if line.shown else " off")
+    kind = f"line s{line.number(place) % SERIES}" + ("" if line.shown else " off")
     return tag("g", band, curve, dots, class_=kind, data_line=str(place))
 
 

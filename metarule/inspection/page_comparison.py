@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from metarule.inspection.markup import Html, tag
@@ -74,7 +75,7 @@ def _curves(document: Document) -> Html | None:
     """A chart per panel: runs of different tasks or objectives never share one."""
     charts = []
     for place, panel in enumerate(document.get("panels") or []):
-        lines = [_line(_names(document)[each["run"]], each["values"]) for each in panel["lines"]]
+        lines = [_line(each["run"], _names(document), each["values"]) for each in panel["lines"]]
         title = panel["title"] + (" (the objective: lower is better)" if panel["falls"] else "")
         if len(lines) == 1 < len(document["runs"]):
             title += f": {lines[0].name}"
@@ -85,8 +86,8 @@ def _curves(document: Document) -> Html | None:
     return section("curves", "Learning curves", said, tag("div", *charts, class_="charts"))
 
 
-def _line(name: str, values: list[float | None]) -> Line:
-    return smooth(name, range(len(values)), values)
+def _line(run: int, names: list[str], values: list[float | None]) -> Line:
+    return replace(smooth(names[run], range(len(values)), values), look=run)
 
 
 def _coefficients(document: Document) -> Html | None:
@@ -143,30 +144,31 @@ def _batteries(document: Document) -> Html | None:
 def _tests(document: Document) -> Html | None:
     rows = document.get("tests") or []
     made = [note(document[key]) for key in ("pairing", "test") if document.get(key) and (rows or key == "pairing")]
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        own = [row for row in rows if row["metric"] == metric]
+    several = len({row["task"] for row in rows}) > 1
+    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in rows):
+        own = [row for row in rows if (row["task"], row["metric"]) == (task, metric)]
         place = frame(own, zero=True)
         columns = (
-            Column("a"), Column("b"), Column("task"), Column("a − b", True), Column("95 % interval", True),
-            Column("", drawn=True), Column("p", True), Column("Holm's p", True),
-            Column("told apart"), Column("episodes", True), Column("seeds", True),
+            Column("a"), Column("b"), Column("a − b", True), Column("95 % interval", True), Column("", drawn=True),
+            Column("told apart"), Column("p", True), Column("Holm's p", True), Column("episodes", True),
+            Column("seeds", True),
         )  # fmt: skip
         lines: list[list[Cell]] = [
             [
                 row["a"],
                 row["b"],
-                words(row["task"]),
                 (number(row["mean"], sign=True), row["mean"]),
                 between(row, sign=True),
                 whisker(row, place, zero=True),
-                *((_chance(row[key]), row[key]) for key in ("p", "p_holm")),
                 _winner(row),
+                *((_chance(row[key]), row[key]) for key in ("p", "p_holm")),
                 str(row["episodes"]),
                 str(row["seeds"]),
             ]
             for row in own
         ]
-        made.append(table(f"{words(metric)}: a minus b on the same episodes", columns, lines, sortable=True))
+        where = f", {task}" if several else ""
+        made.append(table(f"{words(metric)}{where}: a minus b on the same episodes", columns, lines, sortable=True))
     return section("tests", "Paired tests", *made) if made else None
 
 
