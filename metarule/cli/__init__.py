@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from metarule.cli import advanced, evaluate, identify, inspect, listing, search
+from metarule.cli import advanced, compare, evaluate, identify, inspect, listing, search
 from metarule.cli.output import outside, stderr
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 app.command(no_args_is_help=True)(search.search)
 app.command()(inspect.inspect)
+app.command(no_args_is_help=True)(compare.compare)
 app.command()(identify.classify)
 app.command()(identify.simulate)
 app.command("list")(listing.list_)
