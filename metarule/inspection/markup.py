@@ -16,7 +16,7 @@ class Html(str):
     __slots__ = ()
 
 
-VOID = frozenset({"meta", "link", "br", "path", "line", "rect", "mspace", "col"})
+VOID = frozenset({"meta", "link", "br", "wbr", "path", "line", "rect", "mspace", "col"})
 """Elements that hold nothing."""
 
 

@@ -67,6 +67,15 @@ function sortable(table) {
   });
 }
 
+function scrolled(box) { // only what is too wide needs to be reached
+  const look = () => {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  };
+  new ResizeObserver(look).observe(box);
+  look();
+}
+
 function copyable(box) {
   const button = made("button", { className: "copy", type: "button", textContent: "Copy" });
   const name = box.querySelector(".label").textContent;
@@ -187,5 +196,6 @@ function surface(figure) {
 
 themes();
 document.querySelectorAll("table.sortable").forEach(sortable);
+document.querySelectorAll(".scroll").forEach(scrolled);
 document.querySelectorAll(".copied").forEach(copyable);
 document.querySelectorAll("figure.chart").forEach((figure) => (figure.classList.contains("surface") ? surface : curves)(figure));

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from metarule.inspection import page_card, page_comparison, page_evidence, page_mechanism, page_provenance
-from metarule.inspection.markup import Html, tag, together
+from metarule.inspection.markup import Html, escaped, tag, together
 from metarule.inspection.page_summary import figures, verdict
 from metarule.inspection.palette import DARK, DARK_SERIES, LIGHT, LIGHT_SERIES, properties
 
@@ -68,7 +68,13 @@ def _whole(name: str, kind: str, said: str, shown: Html | None, parts: list[Html
         tag("title", f"{name}: {kind.lower()}"),
         Html(f"<style>{style()}</style>"),
     )
-    header = tag("header", tag("p", kind, class_="kind"), tag("h1", name), tag("p", said, class_="verdict"), shown)
+    header = tag(
+        "header",
+        tag("p", kind, class_="kind"),
+        tag("h1", Html(escaped(name).replace("_", "_<wbr>"))),
+        tag("p", said, class_="verdict"),
+        shown,
+    )
     body = tag(
         "body", tag("a", "Skip to the report", href="#report", class_="skip"), header,
         tag("nav", _contents(parts), aria_label="Sections"), tag("main", *parts, id="report", tabindex="-1"),

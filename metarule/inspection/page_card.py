@@ -30,6 +30,9 @@ Document = dict[str, Any]
 SHOWN = 24
 """Coefficients in the table at most; of more, the largest."""
 
+DIRECTIONS = 10
+"""Directions of a spectrum that are shown before anybody asks."""
+
 
 def equation(document: Document) -> Html | None:
     """The equation as mathematics, and to copy as text, LaTeX and sympy."""
@@ -77,7 +80,7 @@ def _to_copy(document: Document) -> Html | None:
 def known(document: Document) -> Html | None:
     """The literature name, and the nearest known rules by what they do."""
     rows = document.get("nearest")
-    if rows is None:
+    if not rows:
         return None
     name = document.get("known_as")
     said = f"Equivalent to {name}." if name else "Not equivalent to any single rule of the zoo."
@@ -86,7 +89,7 @@ def known(document: Document) -> Html | None:
         Column("distance", True),
         Column("", drawn=True),
         Column("cosine", True),
-        Column("source"),
+        Column("source", wide=True),
     )
     largest = max((row["distance"] for row in rows[:10] if row["distance"] is not None), default=1.0) or 1.0
     lines: list[list[Cell]] = [
@@ -187,21 +190,32 @@ def locality(document: Document) -> Html | None:
 
 def identifiability(document: Document) -> Html | None:
     """Which directions of the coefficients the task determines, and which of them it leaves open."""
-    if "identifiability" not in document:
+    found = document.get("identifiability")
+    if not found and not document.get("nearest"):  # the card has not been computed
         return None
-    found = document["identifiability"]
     if not found:
         return section(
             "identifiability", "Identifiability", note("This rule has no terms whose weights could be told apart.")
         )
-    largest = max((abs(row["share"] or 0.0) for row in found["spectrum"]), default=1.0) or 1.0
-    columns = (
-        Column("direction"),
-        Column("eigenvalue", True),
-        Column("share", True),
-        Column("", drawn=True),
-        Column("determined"),
-    )
+    rows = found["spectrum"]
+    caption = f"Spectrum of the loss, by {found['method']}"
+    shown = _spectrum(caption if len(rows) <= DIRECTIONS else f"{caption}: the {DIRECTIONS} largest", rows[:DIRECTIONS])
+    rest = details(f"All {len(rows)} directions", _spectrum(caption, rows)) if len(rows) > DIRECTIONS else None
+    null = [each["sentence"] for each in found.get("null_terms") or []]
+    merged = [each["sentence"] for each in found.get("classes") or []]
+    reduced = found.get("reduced_equation")
+    return section(
+        "identifiability", "Identifiability", tag("p", found["sentence"], class_="lead"),
+shown if rows else None, rest,
+        *(_headed("Terms that do nothing", null) + _headed("Rules that act the same", merged)),
+        together([tag("h3", "Without what does nothing"), *_reduced(reduced)]) if reduced else None,
+    )  # fmt: skip
+
+
+def _spectrum(caption: str, rows: list[Document]) -> Html:
+    """Directions with the bend of the loss along them, the steepest first."""
+    largest = max((abs(row["share"] or 0.0) for row in rows), default=1.0) or 1.0
+    numbers = Column("eigenvalue", True), Column("share", True), Column("", drawn=True)
     lines: list[list[Cell]] = [
         [
             _direction(row["direction"]),
@@ -210,17 +224,9 @@ def identifiability(document: Document) -> Html | None:
             bar(abs(row["share"] or 0.0) / largest, 0 if row["determined"] else 7),
             fact(row["determined"], "determined", "undetermined"),
         ]
-        for row in found["spectrum"]
+        for row in rows
     ]
-    null = [each["sentence"] for each in found.get("null_terms") or []]
-    merged = [each["sentence"] for each in found.get("classes") or []]
-    reduced = found.get("reduced_equation")
-    return section(
-        "identifiability", "Identifiability", tag("p", found["sentence"], class_="lead"),
-        table(f"Spectrum of the loss, by {found['method']}", columns, lines) if lines else None,
-        *(_headed("Terms that do nothing", null) + _headed("Rules that act the same", merged)),
-        together([tag("h3", "Without what does nothing"), *_reduced(reduced)]) if reduced else None,
-    )  # fmt: skip
+    return table(caption, (Column("direction", wide=True), *numbers, Column("determined")), lines)
 
 
 def _headed(title: str, sentences: list[str]) -> list[Html | None]:

@@ -49,7 +49,7 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]
     body = [_row(columns, row) for row in rows]
     made = tag(
         "table",
-        tag("caption", caption),
+        tag("caption", tag("span", caption)),
         tag("thead", head),
         tag("tbody", *body),
         class_="sortable" if sortable else None,
