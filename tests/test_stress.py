@@ -27,6 +27,7 @@ from metarule.records import jsonable
 from metarule.rules.mlp import Mlp
 from metarule.rules.terms import Terms
 from metarule.synapses.sgd import Sgd
+from metarule.tasks import Task
 from metarule.tasks.digits import Digits
 from metarule.tasks.few_shot import FewShot
 
@@ -42,7 +43,7 @@ ALTERED = {
 altered = pytest.mark.parametrize("task", ALTERED.values(), ids=ALTERED)
 
 
-def subject_of(task=SHORT, hidden=(8, 6), course=None, activation="softplus"):
+def subject_of(task: Task = SHORT, hidden=(8, 6), course=None, activation="softplus"):
     network = Network.chain((task.inputs, *hidden, task.outputs), activation, task.output)
     rule = Terms(("error_pre", "error_pre_error"))
     learner = Learner(network, FeedbackAlignment(), {"forward": rule}, {ANY: Sgd()})
@@ -151,6 +152,8 @@ def test_the_wrong_share_of_samples_is_taught_as_another_and_no_input_changes():
     assert float(changed) == pytest.approx(0.2 * 0.8, abs=0.03)  # one other sample in five is of the same class
     reward = Mislabelled(Digits("bandit"), 0.3, 20).sample(address("paid", runs=50), 4).train(2).reward
     plain = Digits("bandit").sample(address("paid", runs=50), 4).train(2).reward
+    assert reward
+    assert plain
     action = torch.eye(10, dtype=torch.float64)[[3]].expand(50, 4, 10)
     assert 0 < int((reward(action) != plain(action)).sum()) < 100
 
@@ -185,9 +188,11 @@ def test_all_conditions_are_made_for_a_few_shot_task_or_say_why_not(monkeypatch,
     assert "METARULE_DATA" in made["mnist"].reason
     assert {"linear", "relu", "sigmoid", "tanh"} <= made.keys()
     assert "softplus" not in made
-    longer = made["10 × longer"].subject
+    longer, batches = made["10 × longer"].subject, made["batch × 4"].subject
+    assert longer
     assert longer.conditions.steps == 10 * STEPS
-    assert (made["batch × 4"].subject.conditions.batch, made["batch × 4"].subject.conditions.steps) == (4, 3)
+    assert batches
+    assert (batches.conditions.batch, batches.conditions.steps) == (4, 3)
 
 
 def test_what_a_subject_cannot_be_put_to_is_named_with_its_reason():
@@ -271,6 +276,7 @@ def section():
 def test_the_battery_has_a_row_for_every_learner_as_evaluate_prints_them(section):
     found, _ = section
     assert {row["condition"] for row in found["rows"]} == {OWN, "width × 2", "tanh", "class by class"}
+    assert HOME.found
     table = HOME.found.table()
     expected = set(printed(table["rows"][1], table)) | {"condition", "group", "detail"}
     for row in found["rows"]:

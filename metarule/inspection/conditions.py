@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,8 +89,9 @@ def _course(own: Subject, moved: Subject) -> str:
     said = (
         f", {after.steps} steps of {after.batch}" if (before.steps, before.batch) != (after.steps, after.batch) else ""
     )
-    again = isinstance(task, Again) and task.period < before.steps
-    return f"{said}, {task.period * after.batch} samples over and over" if again else said
+    if isinstance(task, Again) and task.period < before.steps:
+        said += f", {task.period * after.batch} samples over and over"
+    return said
 
 
 Asked = tuple[str, str, str, Callable[[], Subject]]
@@ -258,14 +260,15 @@ def _on_images(subject: Subject, name: str) -> Subject:
         raise ValueError(f"{name} is in no data folder (set METARULE_DATA to the one that has it); nothing is fetched")
     source = image_sets.image_source(name)
     changes: dict[str, object] = {"images": name, "path": None}
-    fields = getattr(task, "__dataclass_fields__")  # noqa: B009 - a task is a dataclass, which its type does not say
+    settings: Any = task  # a dataclass, which its type does not say
+    fields = {field.name for field in dataclasses.fields(settings)}
     if image_sets.by_classes(source) and "labels" in fields:
         changes["labels"] = "way"
     if "test_size" in fields:
         changes["test_size"] = SCORED
-    if {"ways", "shots", "queries"} <= fields.keys():
-        changes |= _few(task, source, course.batch)
-    moved: Task = replace(task, **changes)
+    if {"ways", "shots", "queries"} <= fields:
+        changes |= _few(settings, source, course.batch)
+    moved: Task = replace(settings, **changes)
     if moved.outputs > max(CLASSES, task.outputs):
         raise ValueError(f"{name} has {moved.outputs} classes, which the {task.kind} task would all have to tell apart")
     period = moved.steps(course.batch)
@@ -275,7 +278,7 @@ def _on_images(subject: Subject, name: str) -> Subject:
     return subject.on(resized(subject.network, places), moved)
 
 
-def _few(task, source: image_sets.ImageSource, batch: int) -> dict[str, int]:
+def _few(task: Any, source: image_sets.ImageSource, batch: int) -> dict[str, int]:
     """Shots and queries that a set has images for, a quarter of them queries; {} where it has enough."""
     parts = [source.labels[image_sets.part(source, held_out)] for held_out in (False, True)]
     least = min(int(part.bincount()[part.unique()].min()) for part in parts)

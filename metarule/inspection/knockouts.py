@@ -102,15 +102,14 @@ def opened(subject: Subject, key: str | None = None, extra: Term | None = None) 
     columns = own.columns(subject.theta)
     rules: dict[str, Rule] = dict(own.rules)
     values: dict[str, float] = {}
-    for name, rule in own.rules.items():
-        if not _is_list(rule):
-            continue
+    for name, rule in _lists(own).items():
         numbers = rule.coefficients(columns.rules[name])[0].tolist() if rule.params else [1.0] * len(rule.weighted)
         added = (extra,) if extra is not None and name == key else ()
-        rules[name] = Listed((*rule.weighted, *added), rule.normalise and bool(rule.params))
+        listed = Listed((*rule.weighted, *added), rule.normalise and bool(rule.params))
+        rules[name] = listed
         values |= {
             f"{owner_of('rule', name)}.{term.name}": number
-            for term, number in zip(rules[name].weighted, [*numbers, *(0.0 for _ in added)], strict=True)
+            for term, number in zip(listed.terms, [*numbers, *(0.0 for _ in added)], strict=True)
         }
     if not values:
         kinds = ", ".join(sorted({rule.kind for rule in own.rules.values()}))
@@ -121,8 +120,13 @@ def opened(subject: Subject, key: str | None = None, extra: Term | None = None) 
     return Opened(learner, torch.tensor([[values[param.name] for param in learner.params]], dtype=torch.float64))
 
 
-def _is_list(rule: Rule) -> bool:
-    return isinstance(rule, LinearRule) and type(rule).delta is LinearRule.delta
+def _lists(learner: Learner) -> dict[str, LinearRule]:
+    """The rules that are no more than a weighted list of terms, by key."""
+    return {
+        key: rule
+        for key, rule in learner.rules.items()
+        if isinstance(rule, LinearRule) and type(rule).delta is LinearRule.delta
+    }
 
 
 def knock_outs(subject: Subject, episodes: int) -> Without:
@@ -134,9 +138,9 @@ def knock_ins(subject: Subject, episodes: int, searched: int) -> list[With]:
     """The work of every knock-in: a term of the vocabulary that the credit assignment gives and the rule lacks."""
     work = []
     sizes = normalised(opened(subject))
-    for key, rule in subject.learner.rules.items():
+    for key, rule in _lists(subject.learner).items():
         served = [p for p in subject.learner.plastic if subject.learner.rule_key(p) == key]
-        if not served or not _is_list(rule) or not any(p in subject.network.projections for p in served):
+        if not any(projection in subject.network.projections for projection in served):
             continue
         given = frozenset.intersection(*(subject.learner.credit.gives_at(subject.network, p) for p in served))
         largest = max(abs(size) for name, size in sizes.items() if name.rpartition(".")[0] == owner_of("rule", key))
