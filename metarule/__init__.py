@@ -21,6 +21,7 @@ _HOMES = {
     "go_on": "metarule.api",
     "Run": "metarule.api",
     "LocalOptimizer": "metarule.local_optimizer",
+    "export": "metarule.exporting.export",
     "record": "metarule.identification.record",
     "classify": "metarule.identification.classify",
     "Recording": "metarule.identification.recording",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from metarule.credit import CREDIT, CreditAssignment
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.own_loop import OwnLoop
-from metarule.portable import Portable, carried, portable
+from metarule.portable import Portable, Taught, carried, portable
 from metarule.positions import Pair
 from metarule.rules import Rule
 from metarule.signals import Batch, State
@@ -29,15 +29,6 @@ CARRIED = ("credit", "rules", "synapses")
 
 POSITIONS = ("mean", "sum")
 """What a convolution does with the changes that its positions ask for."""
-
-
-class Taught(Protocol):
-    """Anything that knows how it learns, as `mr.Run` does."""
-
-    @property
-    def portable(self) -> Portable:
-        """Its parts and their numbers."""
-        ...
 
 
 class LocalOptimizer(torch.optim.Optimizer):
@@ -57,7 +48,7 @@ class LocalOptimizer(torch.optim.Optimizer):
     `lr` it is 1, and such a rate the synapse model's own.
     `output`: "softmax" (cross-entropy), "sigmoid" (binary cross-entropy) or "linear" (half the squared error), the mean
     over the batch. None: what the last module says; a layer is taken to give the logits of classes.
-    All that is random comes from `seed` and the number of the step.
+    All that is random comes from `seed` and the number of the step, as in the episode of this number.
     Positions of a convolution are events: its change is the mean over them, whatever the size of the image; with
     `positions` "sum" it is as many times that as there are positions, as in autograd's gradient.
     Raises ValueError where model, rule and credit assignment do not fit together.
@@ -108,12 +99,12 @@ class LocalOptimizer(torch.optim.Optimizer):
         seed: int = 0,
         positions: str = "mean",
     ) -> LocalOptimizer:
-        """Trains `model` as a whole run, a run's folder or a row of the zoo does, with all its numbers.
+        """Trains `model` as a run, a run's folder, a row of the zoo or an exported .json does, with all its numbers.
 
         >>> opt = mr.LocalOptimizer.of(model, "feedback_alignment")  # doctest: +SKIP
         """
         known = portable(learner) if isinstance(learner, str) else learner.portable
-        numbers = known.learner(borrowed(model, output).network).fixed
+        numbers = known.on(borrowed(model, output).network).fixed
         return cls(model, known.rules, known.credit, known.synapses, numbers, lr, output, seed, positions)
 
     @torch.no_grad()
@@ -193,8 +184,8 @@ class LocalOptimizer(torch.optim.Optimizer):
         """The engine at work on one run and one batch."""
         like = self._borrowed.parameters[0]
         block = Block(
-            learner, like.new_zeros(1, 0), OwnLoop(batch), [(0, 0)], self._progress["seed"], range(1), batch.x.shape[1],
-            frozenset(), (), (1,), None, None, like.dtype, 1,
+            learner, like.new_zeros(1, 0), OwnLoop(batch), [(0, self._progress["seed"])], 0, range(1),
+            batch.x.shape[1], frozenset(), (), (1,), None, None, like.dtype, 1,
         )  # fmt: skip
         world = World(block)
         world.episode_noise, world.run_noise = (

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from metarule.acceptance import TRIALS, host_network
 from metarule.comparing import folder_of, found_by
 from metarule.credit import CreditAssignment
 from metarule.jobs import recorded, resumed
-from metarule.learner import Learner, always_one
-from metarule.network import Network
+from metarule.learner import Learner
+from metarule.network import Network, Population, Projection
+from metarule.plugins import load_plugin, plug
 from metarule.records import RunError
 from metarule.rules import Rule
 from metarule.synapses import SynapseModel
 from metarule.zoo import ZOO
+
+SCHEMA = "metarule learner 1"
+"""What the first key of an exported learner says."""
 
 MARK = "_found_with"
 """Where a part of a run keeps what it was found with; a copy has it, so the part itself stays as it was made."""
@@ -39,20 +45,26 @@ class Portable:
     numbers: Mapping[str, float]
     network: Network
     source: str = ""
+    summary: str = ""
     path: Path | None = None
-    plugins: tuple[str, ...] = field(default=())
+    plugins: tuple[str, ...] = ()
 
     @property
-    def home(self) -> Learner:
-        """The learner on the network where it was found."""
-        return self.learner(self.network)
+    def portable(self) -> Portable:
+        """Itself: it may stand where a run may."""
+        return self
 
-    def learner(self, network: Network, schedule: Callable[[int], Mapping[str, float]] = always_one) -> Learner:
-        """The learner on another network with the same numbers, none of them free.
+    @functools.cached_property
+    def learner(self) -> Learner:
+        """The learner on the network where it was found."""
+        return self.on(self.network)
+
+    def on(self, network: Network) -> Learner:
+        """The learner on a network with the same numbers, none of them free.
 
         Raises ValueError where a part does not fit there, or needs a number that was never found.
         """
-        bare = Learner(network, self.credit, self.rules, self.synapses, schedule)
+        bare = Learner(network, self.credit, self.rules, self.synapses)
         names = {param.name for param in bare.all_params}
         made = replace(bare, fixed={name: value for name, value in self.numbers.items() if name in names})
         if made.params:
@@ -61,8 +73,22 @@ class Portable:
         return made
 
 
+class Taught(Protocol):
+    """Anything that knows how it learns, as `mr.Run` does."""
+
+    @property
+    def portable(self) -> Portable:
+        """Its parts and their numbers."""
+        ...
+
+
 def portable(name: str) -> Portable:
-    """A row of the zoo with its numbers, or what a run found; raises ValueError where the name is neither."""
+    """A row of the zoo with its numbers, what a run found, or what was exported to a .json file.
+
+    Raises ValueError where the name is none of these.
+    """
+    if name.endswith(".json"):
+        return rebuilt(Path(name))
     if name not in ZOO:
         folder = folder_of(name)
         search, values = found_by(folder, resumed(folder, recorded(folder)))
@@ -72,7 +98,7 @@ def portable(name: str) -> Portable:
     row = ZOO[name]
     network = host_network(row, TRIALS["digits"])
     numbers = {param.name: param.start for param in row.searchable(network).params}
-    return Portable(name, row.credit, row.rules, row.synapses, numbers, network, row.source)
+    return Portable(name, row.credit, row.rules, row.synapses, numbers, network, row.source, row.summary)
 
 
 def taken(learner: Learner, values: Mapping[str, float], path: Path, plugins: tuple[str, ...] = ()) -> Portable:
@@ -93,3 +119,34 @@ def carrying(part: Part, whole: Portable) -> Part:
 def carried(part: object) -> Portable | None:
     """What a part was found with; None for one that was made by hand."""
     return vars(part).get(MARK)
+
+
+def rebuilt(file: Path) -> Portable:
+    """What `metarule export --to json` wrote; raises ValueError where a file is not that."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is no JSON that could be read: {error}") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ValueError(f"{file} is not a learner that metarule export --to json wrote (schema '{SCHEMA}')")
+    for plugin in found["plugins"]:
+        load_plugin(plugin)
+    network = found["network"]
+    shapes = [tuple(each["shape"]) if each["shape"] else None for each in network["projections"]]
+    parts = {
+        "populations": tuple(Population(**each) for each in network["populations"]),
+        "projections": tuple(
+            Projection(**{**each, "shape": shape}) for each, shape in zip(network["projections"], shapes, strict=True)
+        ),
+    }
+    return Portable(
+        found["name"],
+        plug("credit", found["credit"]),
+        {key: plug("rule", table, f"rules.{key}") for key, table in found["rules"].items()},
+        {key: plug("synapse", table, f"synapses.{key}") for key, table in found["synapses"].items()},
+        found["numbers"],
+        Network(**{**network, **parts}),
+        found["source"],
+        found["summary"],
+        plugins=tuple(found["plugins"]),
+    )

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from metarule.cli import advanced, compare, evaluate, identify, inspect, listing, search
+from metarule.cli import advanced, compare, evaluate, export, identify, inspect, listing, search
 from metarule.cli.output import outside, stderr
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command(no_args_is_help=True)(search.search)
 app.command()(inspect.inspect)
 app.command(no_args_is_help=True)(compare.compare)
+app.command(no_args_is_help=True)(export.export)
 app.command()(identify.classify)
 app.command()(identify.simulate)
 app.command("list")(listing.list_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import sympy
 from jaxtyping import Float
@@ -12,9 +12,18 @@ from torch import Tensor
 from metarule.params import Param
 from metarule.rng import Noise
 from metarule.signals import Change, Signals, State
+from metarule.terms import Term
 
 Shape = tuple[float, float]
 """(I, J) of a projection, or their means over several."""
+
+
+class Summand(NamedTuple):
+    """A term with its coefficient, which stands for `Term.scale` times as much where it is `normalised`."""
+
+    term: Term
+    coefficient: float
+    normalised: bool
 
 
 class Rule(ABC):
@@ -73,6 +82,10 @@ class Rule(ABC):
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr | None:
         """The change of one synapse of an I x J projection in the symbols of `terms.FACTORS`; None: no closed form."""
         return None
+
+    def summands(self, theta: Float[Tensor, "P"]) -> tuple[Summand, ...]:
+        """The rule as a weighted list of terms; () where it is none."""
+        return ()
 
     def expressions(self, theta: Float[Tensor, "P"]) -> dict[str, sympy.Expr]:
         """What a rule computes whose change alone is no equation: "dW" and its memories by name; {}: no closed form."""

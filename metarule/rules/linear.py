@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.rng import Noise
-from metarule.rules.base import Rule, Shape
+from metarule.rules.base import Rule, Shape, Summand
 from metarule.signals import Change, Signals, State
 from metarule.terms import Term, combine, equation
 
@@ -58,6 +58,12 @@ class LinearRule(Rule):
         if self.normalise:
             coefficients = coefficients * theta.new_tensor(self.term_units((size_out, size_in)))
         return combine(self.weighted, coefficients, signals), state
+
+    def summands(self, theta: Float[Tensor, "P"]) -> tuple[Summand, ...]:
+        numbers = self.coefficients(theta[None])[0].tolist() if self.params else [1.0] * len(self.weighted)
+        return tuple(
+            Summand(term, number, self.normalise) for term, number in zip(self.weighted, numbers, strict=True)
+        )
 
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
         if not self.params:

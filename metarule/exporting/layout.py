@@ -1,0 +1,49 @@
+"""Lines of Python as a formatter leaves them: docstrings wrapped, long sums one summand a line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+WIDTH = 120
+"""Columns of exported code."""
+
+
+def docstring(sentences: Iterable[str], indent: str = "") -> str:
+    """Sentences as a docstring, wrapped; the first is its summary."""
+    first, *others = sentences
+    lines = textwrap.wrap(f'"""{first}', WIDTH, initial_indent=indent, subsequent_indent=indent)
+    if not others:
+        return "\n".join([*lines[:-1], f'{lines[-1]}"""'])
+    for sentence in others:
+        lines += ["", *(textwrap.wrap(sentence, WIDTH, initial_indent=indent, subsequent_indent=indent))]
+    return "\n".join([*lines, f'{indent}"""'])
+
+
+def assigned(name: str, expression: str) -> str:
+    """name = expression; a sum that is too long for a line in brackets, one summand a line."""
+    line = f"{name} = {expression}"
+    if len(line) <= WIDTH:
+        return line
+    return "\n".join([f"{name} = (", *(f"    {part}" for part in summands(expression)), ")"])
+
+
+def returned(expression: str, indent: str) -> list[str]:
+    """return expression; a sum that is too long for a line is added up, one summand a line."""
+    line = f"{indent}return {expression}"
+    if len(line) <= WIDTH:
+        return [line]
+    first, *others = summands(expression)
+    added = [f"{indent}total = total {part}" for part in others]
+    return [f"{indent}total = {first}", *added, f"{indent}return total"]
+
+
+def summands(expression: str) -> list[str]:
+    """A sum cut before every + and - that no bracket holds."""
+    parts, depth, start = [], 0, 0
+    for place, letter in enumerate(expression):
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth == 0 and place and expression[place : place + 3] in (" + ", " - "):
+            parts.append(expression[start:place].strip())
+            start = place
+    return [*parts, expression[start:].strip()]
