@@ -18,7 +18,7 @@ from metarule.inspection.markup import VOID, Html, embedded, tag
 from metarule.inspection.mathml import formula, sides
 from metarule.inspection.page import comparison_page, page
 from metarule.inspection.page_charts import Axis
-from metarule.inspection.page_heat import LEVELS, level_of
+from metarule.inspection.page_heat import LEVELS, heat_map, level_of
 from metarule.inspection.page_parts import number
 from metarule.inspection.page_provenance import toml
 from metarule.inspection.page_summary import verdict
@@ -231,7 +231,7 @@ def test_printed_equations_are_taken_apart():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.8239, "0.824"), (-0.5, "−0.500"), (12.345, "12.3"), (0.0, "0"), (0.00051, "0.0005"), (1.2e7, "1.20·10⁷"),
+    [(0.8239, "0.824"), (-0.5, "−0.500"), (12.345, "12.3"), (0.0, "0"), (0.00051, "0.0005"), (1.2e7, "1.20·10⁷"), (0.99999, "1.00"),
      (None, "–"), (float("nan"), "–"), (-3e-7, "−3.00·10⁻⁷")],
 )  # fmt: skip
 def test_numbers_have_three_digits_and_a_true_minus(value, text):
@@ -273,6 +273,16 @@ def test_divergence_is_cut_off_an_axis_and_nothing_else_is():
 def test_shades_are_symmetric_about_nothing():
     assert [level_of(value, 2.0) for value in (-2.0, 0.0, 2.0, None)] == [-LEVELS, 0, LEVELS, None]
     assert level_of(0.0, 0.0) == 0
+    assert level_of(9.0, 2.0) == LEVELS
+
+
+def test_a_pole_of_a_surface_does_not_take_all_shades():
+    made = document()["surfaces"]["surfaces"][0]
+    made["change"][0][0] = 1e6
+    shown = heat_map("a", made)
+    assert shown.count("<path") > LEVELS
+    assert "≥ +" in shown
+    assert "≥" not in heat_map("a", document()["surfaces"]["surfaces"][0])
 
 
 def test_a_search_is_written_as_toml_reads_it():

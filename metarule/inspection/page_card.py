@@ -15,6 +15,7 @@ from metarule.inspection.page_parts import (
     copied,
     details,
     fact,
+    fixed,
     frame,
     listed,
     mark,
@@ -97,20 +98,15 @@ def known(document: Document) -> Html | None:
             together(
                 [row["name"], " ", tag("span", "equivalent", class_="chip good") if row.get("equivalent") else None]
             ),
-            (_distance(row["distance"]), row["distance"]),
+            (fixed(row["distance"]), row["distance"]),
             bar(row["distance"] / largest) if row["distance"] is not None else "",
-            (number(row["cosine"]), row["cosine"]),
+            (fixed(row["cosine"]), row["cosine"]),
             together([row.get("source") or NONE]),
         ]
         for row in rows[:10]
     ]
     caption = "Nearest known rules, by what they do on the same signals"
     return section("known", "Known as", tag("p", said, class_="lead"), table(caption, columns, lines, sortable=True))
-
-
-def _distance(value: float | None) -> str:
-    """A distance; what rounding leaves of none is none."""
-    return number(value if value is None else round(value, 9))
 
 
 def terms(document: Document) -> Html | None:

@@ -11,14 +11,19 @@ from metarule.inspection.page_parts import number, words
 LEVELS = 7
 """Shades on either side of nothing."""
 
+POLE = 95
+"""Percent of a surface's values that decide its shades where those above are `FAR` times as large."""
+
+FAR = 4
+
 Rows = list[list[float | None]]
 
 
-def heat_map(identifier: str, surface: dict[str, Any]) -> Html:
-    """dW over two signals (rows are y, the lowest first), its scale, and what was held."""
+def heat_map(identifier: str, surface: dict[str, Any], owner: str = "") -> Html:
+    """dW over two signals (rows are y, the lowest first), its scale, and what was held; `owner` is its rule's name."""
     x, y = surface["x_values"], surface["y_values"]
     rows: Rows = surface["change"]
-    largest = max((abs(value) for row in rows for value in row if value is not None), default=0.0)
+    largest, cut = _largest(rows)
     shades = [_shade(level, _strips(rows, level, largest)) for level in range(-LEVELS, LEVELS + 1)]
     picture = tag(
         "svg", *shades, viewBox=f"0 0 {len(x)} {len(y)}", preserveAspectRatio="none", shape_rendering="crispEdges",
@@ -30,7 +35,7 @@ def heat_map(identifier: str, surface: dict[str, Any]) -> Html:
         tag("span", number(x[0], digits=2), class_="tick x", style="left:.8em"),
         tag("span", number(x[-1], digits=2), class_="tick x", style="left:calc(100% - .8em)"),
     ]
-    title = f"{words(surface['rule'])}: ΔW over {surface['x']} and {surface['y']}"
+    title = f"{words(owner)}{': ' if owner else ''}ΔW over {surface['x']} and {surface['y']}"
     plot = tag(
         "div", picture, *ends, class_="plot heat", tabindex="0", role="group",
         aria_label=f"{title}. With arrow keys the values are read.",
@@ -45,9 +50,8 @@ def heat_map(identifier: str, surface: dict[str, Any]) -> Html:
         "change": [[number(value, sign=True) for value in row] for row in rows],
     }
     return tag(
-        "figure", tag("figcaption", title), plot, names, _scale(largest),
+        "figure", tag("figcaption", title), plot, names, _scale(largest, cut),
         tag("p", f"held: {held}", class_="note") if held else None,
-        tag("p", surface["equation"], class_="note") if surface.get("equation") else None,
         embedded(f"{identifier}-numbers", numbers), class_="chart surface", id=identifier,
     )  # fmt: skip
 
@@ -56,7 +60,16 @@ def level_of(value: float | None, largest: float) -> int | None:
     """Which of the shades a value has, -LEVELS to LEVELS; None where there is no value."""
     if value is None:
         return None
-    return 0 if largest == 0 else round(LEVELS * value / largest)
+    return 0 if largest == 0 else min(max(round(LEVELS * value / largest), -LEVELS), LEVELS)
+
+
+def _largest(rows: Rows) -> tuple[float, bool]:
+    """The value of the last shade, and whether larger ones are cut off: a pole would leave all else without a shade."""
+    sizes = sorted(abs(value) for row in rows for value in row if value is not None)
+    if not sizes:
+        return 0.0, False
+    most = sizes[(POLE * (len(sizes) - 1)) // 100]
+    return (most, True) if sizes[-1] > FAR * most > 0 else (sizes[-1], False)
 
 
 def _strips(rows: Rows, level: int, largest: float) -> str:
@@ -81,8 +94,8 @@ def _colour(level: int) -> str:
     return f"color-mix(in oklab,var({series}) {round(100 * share / LEVELS)}%,var(--faint))"
 
 
-def _scale(largest: float) -> Html:
-    """The legend: the shades in a row, with the numbers of its ends."""
+def _scale(largest: float, cut: bool) -> Html:
+    """The legend: the shades in a row, with the numbers of its ends; `cut` where what is beyond has their shades too."""
     steps = [tag("i", style=f"background:{_colour(level)}") for level in range(-LEVELS, LEVELS + 1)]
-    ends = number(-largest), number(largest, sign=True)
+    ends = f"{'≤ ' * cut}{number(-largest)}", f"{'≥ ' * cut}{number(largest, sign=True)}"
     return tag("div", tag("span", ends[0]), tag("span", *steps, class_="steps"), tag("span", ends[1]), class_="scale")

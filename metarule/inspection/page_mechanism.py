@@ -96,11 +96,22 @@ def _contrast_table(caption: str, rows: list[Row]) -> Html:
 
 def surfaces(document: Document) -> Html | None:
     """dW over two signals at a time, as maps."""
-    found = (document.get("surfaces") or {}).get("surfaces")
-    if not found:
+    made = document.get("surfaces") or {}
+    found = made.get("surfaces") or []
+    said = made.get("sentences") or []
+    if not found and not said:
         return None
-    maps = [heat_map(f"surface{place}", surface) for place, surface in enumerate(found)]
-    return section("surfaces", "Response surfaces", tag("div", *maps, class_="charts maps"))
+    several = len({surface["rule"] for surface in found}) > 1
+    maps = [heat_map(f"surface{at}", surface, surface["rule"] * several) for at, surface in enumerate(found)]
+    where = list(dict.fromkeys(words(surface["at"]) for surface in found if surface.get("at")))
+    held = f"The change of a synapse of {', '.join(where)}; all other signals are held." if where else None
+    return section(
+        "surfaces",
+        "Response surfaces",
+        note(held),
+        listed(said),
+        tag("div", *maps, class_="charts maps") if maps else None,
+    )
 
 
 def distilled(document: Document) -> Html | None:

@@ -91,6 +91,11 @@ def number(value: float | None, sign: bool = False, digits: int = 3, trim: bool 
     return ("+" if sign and value > 0 else "") + text.replace("-", "−")
 
 
+def fixed(value: float | None, places: int = 3) -> str:
+    """A number with so many decimals, as of what lies between -1 and 1; "–" where there is none."""
+    return NONE if value is None else f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
+
+
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
