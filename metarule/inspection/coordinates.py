@@ -57,9 +57,8 @@ def free(subject: Subject) -> Subject:
     freed = Learner(
         learner.network, learner.credit, learner.rules, learner.synapses, learner.schedule, fixed, learner.start
     )
-    known = dict(zip((param.name for param in learner.params), subject.theta[0].tolist(), strict=True)) | dict(
-        learner.fixed
-    )
+    own = (param.name for param in learner.params)
+    known = dict(zip(own, subject.theta[0].tolist(), strict=True)) | dict(learner.fixed)
     theta = torch.tensor([[known[param.name] for param in freed.params]], dtype=torch.float64)
     return Subject(
         subject.name, freed, theta, subject.task, subject.conditions, subject.budget, subject.search, subject.path

@@ -14,7 +14,7 @@ from metarule.evaluation import Progress
 from metarule.inner import Map, Reference, in_turn
 from metarule.inspection.classes import classes, members
 from metarule.inspection.coordinates import Coordinates, coordinates, free
-from metarule.inspection.landscape import Change, Landscape, around, curvature, felt
+from metarule.inspection.landscape import Change, changed, felt, hessian, missed
 from metarule.inspection.redundancy import NOTHING, Redundancy, redundancy
 from metarule.inspection.references import references
 from metarule.inspection.subject import Subject
@@ -65,24 +65,24 @@ def identifiability(
         at = coordinates(subject, TERMS)
         assert at is not None
     found = redundancy(seen := references(subject), at)
-    around_it = curvature(subject, at, progress) if covariance is None else around(subject, at, covariance, progress)
-    spectrum = _spectrum(around_it)
-    moves = felt(subject, at, spectrum.directions, around_it.episodes, progress)
+    curvature = hessian(subject, at, progress) if covariance is None else torch.linalg.pinv(covariance)
+    spectrum = _spectrum(curvature)
+    moves = felt(subject, at, spectrum.directions, progress)
     rows = _rows(at, spectrum, moves)
-    nulls = _nulls(at, found, around_it)
+    nulls = _nulls(at, found, missed(subject, at, progress))
     every = len(_all(subject))
     method = "covariance of the outer loop" if covariance is not None else "Hessian of the held-out loss"
     return {
         "method": method
         if every
         else f"{method}, for the {len(at.names)} largest of {len(_all(subject))} coefficients",
-        "sentence": _sentence(rows, at, around_it.episodes),
+        "sentence": _sentence(rows, at),
         "spectrum": rows,
         "null_terms": nulls,
-        "reduced_equation": _reduced(subject, at, found, nulls),
+        "reduced_equation": _reduced(subject, at, found, nulls, progress),
         "classes": [*_twins(found), *classes(members(subject, found.reduced), seen)],
         "unit": at.size,
-        "episodes": around_it.episodes,
+        "episodes": moves[0][0].episodes,
         "shares": found.share,
     }
 
@@ -133,8 +133,8 @@ def _covariance(subject: Subject, at: Coordinates) -> Float[Tensor, "K K"] | Non
     return covariance[columns][:, columns] * scales[:, None] * scales
 
 
-def _spectrum(found: Landscape) -> Spectrum:
-    values, vectors = torch.linalg.eigh(found.hessian)
+def _spectrum(curvature: Float[Tensor, "K K"]) -> Spectrum:
+    values, vectors = torch.linalg.eigh(curvature)
     order = values.abs().argsort(descending=True)
     # a direction and its opposite are one: the largest weight is positive
     rows = vectors[:, order].T
@@ -160,8 +160,8 @@ def _rows(at: Coordinates, spectrum: Spectrum, moves: Sequence[tuple[Change, Cha
     return rows
 
 
-def _sentence(rows: list[dict[str, Any]], at: Coordinates, episodes: int) -> str:
-    count = sum(row["determined"] for row in rows)
+def _sentence(rows: list[dict[str, Any]], at: Coordinates) -> str:
+    count, episodes = sum(row["determined"] for row in rows), rows[0]["change"]["episodes"]
     which = "Every direction" if count == len(rows) else f"{count} of {len(rows)} directions"
     return (
         f"{which} in the space of the terms {'is' if count in (1, len(rows)) else 'are'} determined by the task: one "
@@ -170,19 +170,19 @@ def _sentence(rows: list[dict[str, Any]], at: Coordinates, episodes: int) -> str
     )
 
 
-def _nulls(at: Coordinates, found: Redundancy, around_it: Landscape) -> list[dict[str, Any]]:
+def _nulls(at: Coordinates, found: Redundancy, without: dict[str, Change]) -> list[dict[str, Any]]:
     rows = []
     for name in at.names:
-        share, missed = found.share[name], around_it.knocked_out[name]
+        share, change = found.share[name], without[name]
         if name in found.silent:
             said = "the task's own signals give it nothing to do, whatever its coefficient"
         elif share <= NOTHING:
             said = "nothing of the update goes with it: its coefficient is 0, or what it adds to is"
-        elif share <= SMALL and not missed.seen:
-            between = f"{missed.mean:+.3g} [{missed.low:+.3g} to {missed.high:+.3g}]"
+        elif share <= SMALL and not change.seen:
+            between = f"{change.mean:+.3g} [{change.low:+.3g} to {change.high:+.3g}]"
             said = (
                 f"{100 * share:.2g} % of the update goes with it; without it the loss changes by {between} over "
-                f"{around_it.episodes} paired episodes, which is nothing that they show"
+                f"{change.episodes} paired episodes, which is nothing that they show"
             )
         else:
             continue
@@ -203,13 +203,22 @@ def _twins(found: Redundancy) -> list[dict[str, Any]]:
     return rows
 
 
-def _reduced(subject: Subject, at: Coordinates, found: Redundancy, nulls: list[dict[str, Any]]) -> str | None:
-    """The equation without null terms and twins; None where there are none of them, or no equation."""
-    unmissed = [each["name"] for each in nulls if each["share"] > NOTHING]
-    if found.reduced is None and not unmissed:
-        return None
+def _reduced(
+    subject: Subject, at: Coordinates, found: Redundancy, nulls: list[dict[str, Any]], progress: Progress
+) -> str | None:
+    """The equation without null terms and twins; None where there are none of them, or no equation.
+
+    Terms that the episodes do not miss one by one stay where they miss them all.
+    """
     row = subject.theta[0].clone() if found.reduced is None else found.reduced.clone()
+    shorter = row.clone()
+    unmissed = [each["name"] for each in nulls if each["share"] > NOTHING]
     for name, column in zip(at.names, at.columns, strict=True):
         if name in unmissed:
-            row[column] = 0.0
-    return text(equations(subject, row))
+            shorter[column] = 0.0
+    if unmissed and bool(shorter.any()):
+        (change,) = changed(
+            subject, torch.stack([subject.theta[0], shorter]), "the rule without its null terms", progress
+        )
+        row = row if change.seen else shorter
+    return None if torch.equal(row, subject.theta[0]) else text(equations(subject, row))

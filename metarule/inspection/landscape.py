@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -32,11 +31,12 @@ LEAST = 15_000
 
 
 class Change(NamedTuple):
-    """A change of the loss over paired episodes with its 95 % interval; infinite where a run diverged."""
+    """A change of the loss over paired `episodes` with its 95 % interval; infinite where a run diverged."""
 
     mean: float
     low: float
     high: float
+    episodes: int
 
     @property
     def seen(self) -> bool:
@@ -44,63 +44,48 @@ class Change(NamedTuple):
         return not math.isfinite(self.mean) or self.low > 0 or self.high < 0
 
 
-@dataclass(frozen=True)
-class Landscape:
-    """Losses about a rule on the same held-out episodes.
+def hessian(subject: Subject, at: Coordinates, progress: Progress) -> Float[Tensor, "K K"]:
+    """The Hessian of the mean loss in the units of the coordinates, by central differences on the same episodes.
 
-    `hessian` (K K) in the units of the coordinates; `knocked_out` what setting a coefficient to 0 adds, by name.
+    All 1 + 2 K + K (K - 1) rows are one evaluation; a lost run counts as the worst that is not.
     """
-
-    hessian: Float[Tensor, "K K"]
-    knocked_out: dict[str, Change]
-    episodes: int
-
-
-def curvature(subject: Subject, at: Coordinates, progress: Progress) -> Landscape:
-    """The Hessian and all knock-outs, in one evaluation of 1 + 2 K + K (K - 1) + K rows; a lost run is the worst."""
     size = len(at.names)
     axes = torch.eye(size, dtype=torch.float64) * STEP
     pairs = list(itertools.combinations(range(size), 2))
     both = [axes[one] + axes[two] for one, two in pairs]
-    steps = torch.stack([torch.zeros(size, dtype=torch.float64), *axes, *-axes, *both, *(-each for each in both)])
-    rows = torch.cat([at.moved(steps), _knocked(at)])
-    losses = evaluated(subject, rows, affordable(subject, len(rows)), "the loss around the rule", progress)
-    finite = losses.masked_fill(~losses.isfinite(), float(losses[losses.isfinite()].max()))
-    mean = finite.mean(1)
+    steps = torch.stack([_still(at)[0], *axes, *-axes, *both, *(-each for each in both)])
+    losses = evaluated(subject, at.moved(steps), "the loss around the rule", progress)
+    mean = losses.masked_fill(~losses.isfinite(), float(losses[losses.isfinite()].max())).mean(1)
     base, plus, minus = mean[0], mean[1 : 1 + size], mean[1 + size : 1 + 2 * size]
-    hessian = torch.diag((plus - 2 * base + minus) / STEP**2)
+    found = torch.diag((plus - 2 * base + minus) / STEP**2)
     first = 1 + 2 * size
     for place, (one, two) in enumerate(pairs):
         up, down = mean[first + place], mean[first + len(pairs) + place]
         mixed = (up - plus[one] - plus[two] + 2 * base - minus[one] - minus[two] + down) / (2 * STEP**2)
-        hessian[one, two] = hessian[two, one] = mixed
-    return Landscape(hessian, _missed(at, losses[len(steps) :], losses[0]), losses.shape[1])
-
-
-def around(subject: Subject, at: Coordinates, covariance: Float[Tensor, "K K"], progress: Progress) -> Landscape:
-    """The knock-outs alone, beside a curvature that an outer loop's covariance stands for: its inverse."""
-    rows = torch.cat([at.moved(torch.zeros(1, len(at.names), dtype=torch.float64)), _knocked(at)])
-    losses = evaluated(subject, rows, affordable(subject, len(rows)), "the rule without each of its terms", progress)
-    return Landscape(torch.linalg.pinv(covariance), _missed(at, losses[1:], losses[0]), losses.shape[1])
-
-
-def _knocked(at: Coordinates) -> Float[Tensor, "K P"]:
-    return torch.stack([at.without(frozenset({name})) for name in at.names])
-
-
-def _missed(at: Coordinates, out: Float[Tensor, "K E"], base: Float[Tensor, "E"]) -> dict[str, Change]:
-    return {name: paired(row, base) for name, row in zip(at.names, out, strict=True)}
+        found[one, two] = found[two, one] = mixed
+    return found
 
 
 def felt(
-    subject: Subject, at: Coordinates, directions: Float[Tensor, "D K"], episodes: int, progress: Progress
+    subject: Subject, at: Coordinates, directions: Float[Tensor, "D K"], progress: Progress
 ) -> list[tuple[Change, Change]]:
     """What one unit forward and one unit back along each direction adds to the loss."""
-    still = torch.zeros(1, len(at.names), dtype=torch.float64)
-    rows = at.moved(torch.cat([still, directions, -directions]))
-    losses = evaluated(subject, rows, episodes, "moves along its directions", progress)
-    count = len(directions)
-    return [(paired(losses[1 + k], losses[0]), paired(losses[1 + count + k], losses[0])) for k in range(count)]
+    rows = at.moved(torch.cat([_still(at), directions, -directions]))
+    changes = changed(subject, rows, "moves along its directions", progress)
+    return list(zip(changes[: len(directions)], changes[len(directions) :], strict=True))
+
+
+def missed(subject: Subject, at: Coordinates, progress: Progress) -> dict[str, Change]:
+    """What setting each coefficient to 0 adds to the loss."""
+    out = torch.stack([at.without(frozenset({name})) for name in at.names])
+    changes = changed(subject, torch.cat([at.theta, out]), "the rule without each of its terms", progress)
+    return dict(zip(at.names, changes, strict=True))
+
+
+def changed(subject: Subject, rows: Float[Tensor, "C P"], what: str, progress: Progress) -> list[Change]:
+    """What every row but the first adds to the loss of the first, by episode."""
+    losses = evaluated(subject, rows, what, progress)
+    return [_paired(row, losses[0]) for row in losses[1:]]
 
 
 def affordable(subject: Subject, rows: int) -> int:
@@ -110,10 +95,9 @@ def affordable(subject: Subject, rows: int) -> int:
     return max(FEWEST, min(MOST, int(AFFORDED / (rows * conditions.steps * max(numbers, LEAST)))))
 
 
-def evaluated(
-    subject: Subject, rows: Float[Tensor, "C P"], episodes: int, what: str, progress: Progress
-) -> Float[Tensor, "C E"]:
+def evaluated(subject: Subject, rows: Float[Tensor, "C P"], what: str, progress: Progress) -> Float[Tensor, "C E"]:
     """The loss of every row on the same held-out episodes, those left out on which the rule itself, row 0, is lost."""
+    episodes = affordable(subject, len(rows))
     progress(f"{what}: {len(rows)} rules on {episodes} held-out episodes")
     runs = Runs(tuple(range(len(rows))), tuple(range(episodes)), seed_number(0, "landscape"))
     losses = (
@@ -125,7 +109,12 @@ def evaluated(
     return losses[:, there]
 
 
-def paired(row: Float[Tensor, "E"], base: Float[Tensor, "E"]) -> Change:
+def _paired(row: Float[Tensor, "E"], base: Float[Tensor, "E"]) -> Change:
     """The change of the loss from one row to another, by episode."""
     gaps = row - base
-    return Change(*interval(gaps.tolist())) if bool(gaps.isfinite().all()) else Change(math.inf, math.inf, math.inf)
+    lost = not bool(gaps.isfinite().all())
+    return Change(*((math.inf,) * 3 if lost else interval(gaps.tolist())), len(gaps))
+
+
+def _still(at: Coordinates) -> Float[Tensor, "1 K"]:
+    return torch.zeros(1, len(at.names), dtype=torch.float64)

@@ -19,11 +19,15 @@ from metarule.rng import noise_for
 from metarule.rules import Rule
 from metarule.rules.base import Shape
 from metarule.rules.terms import Terms
+from metarule.signals import SIGNALS, Signals
 from metarule.terms import TERMS, equation
 from metarule.zoo import ZOO
 
 PROBES, SIZE_OUT, SIZE_IN, STEPS = 64, 3, 4, 5
 """Single events at so many projections of this size, one after the other: a memory shows from the second on."""
+
+APART = 0.3
+"""Least size of a probe signal; beyond it they are normal."""
 
 EQUIVALENT = 1e-6
 """Distance up to which two rules are one."""
@@ -91,10 +95,17 @@ def answer(probed: Probed) -> Float[Tensor, "F"]:
     with torch.no_grad():
         for step in range(STEPS):
             signals = probe_signals(probed.rule.reads, noise.at(step), (1, SIZE_OUT, SIZE_IN), {})
+            signals = _away_from_zero(signals)
             state = probed.rule.init(rows, signals.weight) if state is None else state
             change, state = probed.rule.delta(rows, signals, state, noise.at("rule", step))
             changes.append(change.tensor(signals.weight).flatten())
     return torch.cat(changes)
+
+
+def _away_from_zero(signals: Signals) -> Signals:
+    """No probe is near 0, where a quotient of two signals would drown everything else."""
+    given = {name: value for name in SIGNALS if (value := getattr(signals, name)) is not None}
+    return Signals(**{name: value + APART * value.sign() for name, value in given.items()})
 
 
 def raw_at_probes(rule: Rule, theta: Float[Tensor, "P"], shape: Shape) -> Float[Tensor, "P"]:

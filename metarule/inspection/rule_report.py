@@ -19,7 +19,7 @@ NEAREST = 5
 PARTS = 4
 """Terms of a direction printed, the largest."""
 
-PLACES = 3
+PLACES = 2
 """Rows of the zoo named with a rule."""
 
 Document = dict[str, Any]
@@ -113,7 +113,7 @@ def _nearest_table(found: Rows) -> Table:
     for name in (("for",) if several else ()) + ("rule",):
         table.add_column(name, overflow="fold")
     table.add_column("distance", justify="right")
-    table.add_column("in the zoo", overflow="fold", max_width=34)
+    table.add_column("in the zoo", overflow="fold")
     table.add_column("source", overflow="fold")
     shown: dict[str, int] = {}
     for entry in found:
@@ -124,7 +124,9 @@ def _nearest_table(found: Rows) -> Table:
         rows = entry.get("rows", [])
         places = ", ".join(rows[:PLACES]) + (f" and {len(rows) - PLACES} more" if len(rows) > PLACES else "")
         apart = Text("equivalent", style="bold") if entry["equivalent"] else Text(f"{entry['distance']:.3f}")
-        table.add_row(*([key] if several else []), entry["name"], apart, places, entry["source"])
+        table.add_row(
+            *([key] if several else []), entry["name"], apart, places or "–", entry["source"].partition(" (")[0]
+        )
     return table
 
 
