@@ -95,7 +95,7 @@ def _colour(level: int) -> str:
 
 
 def _scale(largest: float, cut: bool) -> Html:
-    """The legend: the shades in a row, with the numbers of its ends; `cut` where what is beyond has their shades too."""
+    """The legend: the shades in a row, with the numbers of its ends; `cut` where what is beyond has these shades."""
     steps = [tag("i", style=f"background:{_colour(level)}") for level in range(-LEVELS, LEVELS + 1)]
     ends = f"{'≤ ' * cut}{number(-largest)}", f"{'≥ ' * cut}{number(largest, sign=True)}"
     return tag("div", tag("span", ends[0]), tag("span", *steps, class_="steps"), tag("span", ends[1]), class_="scale")

@@ -83,9 +83,9 @@ def number(value: float | None, sign: bool = False, digits: int = 3, trim: bool 
         mantissa = mantissa.rstrip("0").rstrip(".") if trim else mantissa
         text = f"{mantissa}·10{str(int(power)).translate(_RAISED)}".removeprefix("1·")
     else:
-        places = (
-            max(digits, 4) if size < 1e-3 else digits if size < 1 else max(digits - 1 - math.floor(math.log10(size)), 0)
-        )
+        places = digits if size >= 1e-3 else max(digits, 4)
+        if round(size, digits) >= 1:  # 0.9999 is 1.00
+            places = max(digits - 1 - math.floor(math.log10(max(size, 1.0))), 0)
         text = f"{value:.{places}f}"
         text = text.rstrip("0").rstrip(".") if trim and places else text
     return ("+" if sign and value > 0 else "") + text.replace("-", "−")
