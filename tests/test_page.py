@@ -231,7 +231,7 @@ def test_printed_equations_are_taken_apart():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.8239, "0.824"), (-0.5, "−0.500"), (12.345, "12.3"), (0.0, "0"), (0.00051, "0.0005"), (1.2e7, "1.20·10⁷"), 
+    [(0.8239, "0.824"), (-0.5, "−0.500"), (12.345, "12.3"), (0.0, "0"), (0.00051, "0.0005"), (1.2e7, "1.20·10⁷"),
      (0.99999, "1.00"), (None, "–"), (float("nan"), "–"), (-3e-7, "−3.00·10⁻⁷")],
 )  # fmt: skip
 def test_numbers_have_three_digits_and_a_true_minus(value, text):
