@@ -16,8 +16,11 @@ from metarule.inspection.weight_norms import weight_norm
 from metarule.network import Projection
 from metarule.signals import Batch, State
 
-SCALES = tuple(2.0 ** (power / 2) for power in range(-4, 5))
-"""Factors by which the weights of a layer are tried, from 1/4 to 4."""
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Factors by which the weights of a layer are tried."""
+
+REFINED = 4
+"""Further factors, between the two where growth turns into shrinking."""
 
 
 class Rest(NamedTuple):
@@ -57,29 +60,39 @@ def rest(seen: Seen) -> dict[str, Rest]:
     return {p.name: _rest(seen, p, norms[p.name]) for p in seen.layers}
 
 
-def _rest(seen: Seen, projection: Projection, norm: Tensor) -> Rest:
-    growth = torch.stack([_growth(seen, projection, scale) for scale in SCALES], dim=1)
-    points = [_nearest(row) for row in growth.tolist()]
-    point = norm.new_tensor(points)
-    return Rest(norm, norm * point, (growth[:, -1] > 0).to(norm.dtype), (growth[:, 0] > 0).to(norm.dtype))
+def _rest(seen: Seen, projection: Projection, norm: Float[Tensor, "R"]) -> Rest:
+    growth = torch.stack([_growth(seen, projection, torch.full_like(norm, scale)) for scale in SCALES], dim=1)
+    brackets = [_nearest(row) for row in growth.tolist()]
+    rows = torch.arange(len(norm))
+    below = torch.tensor([0 if place is None else place for place in brackets])
+    logs = torch.tensor(SCALES, dtype=norm.dtype).log()
+    low, high = logs[below], logs[below + 1]
+    at_low, at_high = growth[rows, below], growth[rows, below + 1]
+    for _ in range(REFINED):  # the Illinois variant of false position: the end that stays counts half
+        between = (low * at_high - high * at_low) / (at_high - at_low)
+        found = _growth(seen, projection, between.exp())
+        grows = found > 0
+        low, high = torch.where(grows, between, low), torch.where(grows, high, between)
+        at_low, at_high = torch.where(grows, found, at_low / 2), torch.where(grows, at_high / 2, found)
+    factor = ((low * at_high - high * at_low) / (at_high - at_low)).exp()
+    nowhere = torch.tensor([place is None for place in brackets])
+    point = (norm * factor).masked_fill(nowhere, math.nan)
+    return Rest(norm, point, (growth[:, -1] > 0).to(norm.dtype), (growth[:, 0] > 0).to(norm.dtype))
 
 
-def _growth(seen: Seen, projection: Projection, scale: float) -> Float[Tensor, "R"]:
+def _growth(seen: Seen, projection: Projection, scale: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
     """The mean change along the weights, relative to them, when they are `scale` times what they are."""
-    weight = seen.state["weights"][projection.name] * scale
+    weight = seen.state["weights"][projection.name] * scale[:, None, None]
     state = {**seen.state, "weights": {**seen.state["weights"], projection.name: weight}}
     move = _mean_move(seen, seen.batches, state)[projection.name]
     return (move * weight).flatten(1).sum(1) / weight.flatten(1).square().sum(1)
 
 
-def _nearest(growth: list[float]) -> float:
-    """The factor, nearest to 1, at which growth passes 0 downwards; by a straight line in the factor's logarithm."""
-    found = []
-    for place, (below, above) in enumerate(itertools.pairwise(growth)):
-        if below > 0 >= above:
-            share = below / (below - above)
-            found.append(math.exp((1 - share) * math.log(SCALES[place]) + share * math.log(SCALES[place + 1])))
-    return min(found, key=lambda factor: abs(math.log(factor)), default=math.nan)
+def _nearest(growth: list[float]) -> int | None:
+    """The place, nearest to where the weights are, after which growth passes 0 downwards."""
+    turns = [place for place, (below, above) in enumerate(itertools.pairwise(growth)) if below > 0 >= above]
+    middle = (len(growth) - 2) / 2
+    return min(turns, key=lambda place: abs(place - middle), default=None)
 
 
 def _mean_move(seen: Seen, batches: tuple[Batch, ...], state: State) -> Updates:

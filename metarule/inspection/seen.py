@@ -96,12 +96,12 @@ def shown(world: World, columns: Columns, state: State, total: int, events: int 
     """Batches of the training data of `total` steps, evenly spread, `events` in all.
 
     Small ones are put together, up to `TOGETHER` events, unless the learner could tell: where it keeps a state from one
-    batch to the next, is paid a reward for each, or draws a perturbation of the weights for each.
+    batch to the next, or draws a perturbation of the weights for each.
     """
     size = world.block.batch
     count = max(min(events // size, total), 1)
     batches = [world.episode.train(place * total // count) for place in range(count)]
-    stateful = bool(state["credit"]) or any(state["rules"].values()) or batches[0].reward is not None
+    stateful = bool(state["credit"]) or any(state["rules"].values())
     perturbed = any("weight_noise" in reads for reads in world.learner.wanted.values())
     group = 1 if stateful or perturbed else max(TOGETHER // size, 1)
     return tuple(_joined(batches[first : first + group]) for first in range(0, count, group))
@@ -111,5 +111,11 @@ def _joined(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     targets = [batch.y for batch in batches if batch.y is not None]
+    rewards = [batch.reward for batch in batches if batch.reward is not None]
+    sizes = [batch.x.shape[1] for batch in batches]
+
+    def reward(action: Tensor) -> Tensor:
+        return torch.cat([pay(part) for pay, part in zip(rewards, action.split(sizes, dim=1), strict=True)], dim=1)
+
     x = torch.cat([batch.x for batch in batches], dim=1)
-    return Batch(x, torch.cat(targets, dim=1) if targets else None)
+    return Batch(x, torch.cat(targets, dim=1) if targets else None, reward if rewards else None)

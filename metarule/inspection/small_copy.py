@@ -63,12 +63,15 @@ def curls(draws: Draws) -> list[float] | str:
     episode = draws.task.sample(noise.at("data"), draws.batch)
     count = max(EVENTS // draws.batch, 1)
     batches = [episode.train(step) for step in range(count)]
-    if batches[0].reward is not None:
-        return "it is paid for what it does, and a reward has no Jacobian"
     theta = draws.theta.to(torch.float64).expand(len(draws.episodes), -1)
     state = learner.init(learner.columns(theta), noise)
     if state["credit"] or any(state["rules"].values()):
         batches = batches[:1]  # what it remembers, it remembers of one batch after the other
     targets = [batch.y for batch in batches if batch.y is not None]
     whole = Batch(torch.cat([each.x for each in batches], 1), torch.cat(targets, 1) if targets else None)
-    return asymmetry(learner, theta, state, small_batch(whole, learner.network), noise).tolist()
+    try:
+        return asymmetry(learner, theta, state, small_batch(whole, learner.network), noise).tolist()
+    except ValueError:
+        if batches[0].reward is None:
+            raise
+        return "it is paid for what it does, and the reward of a task is not one of its small copy"
