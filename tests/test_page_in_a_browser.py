@@ -153,6 +153,17 @@ def test_a_legend_switches_its_line_and_arrows_read_its_values(opened):
     assert "generation" in read.text_content()
 
 
+@pytest.mark.parametrize("key", ["Home", "End"])
+def test_what_a_plot_says_stays_on_a_phone(opened, key):
+    shown = opened("report", 375)
+    shown.locator("#probe0 .plot").focus()
+    for step in (key, "ArrowLeft", "ArrowRight", "ArrowRight"):
+        shown.keyboard.press(step)
+        box = shown.locator("#probe0 .read").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 375
+
+
 def test_a_surface_says_its_values_cell_by_cell(opened):
     shown = opened("report")
     plot = shown.locator("#surface0 .plot")

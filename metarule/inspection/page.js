@@ -115,6 +115,9 @@ function reader(plot) {
     box(across, lines) {
       const box = this.put("read", across < 0.5 ? { left: `calc(${100 * across}% + 10px)` } : { right: `calc(${100 - 100 * across}% + 10px)` });
       box.append(...lines);
+      const [left, right] = [box.getBoundingClientRect().left, box.getBoundingClientRect().right];
+      const off = Math.min(left - 4, 0) || Math.max(right - root.clientWidth + 4, 0); // no part of it beside the screen
+      if (off) box.style.translate = `${-off}px`;
       said.textContent = lines.map((line) => line.textContent).join(", ");
     },
   };
