@@ -36,7 +36,7 @@ PYTHON = {
     "python_search": (
         "Python: search and inspect",
         "Run searches, and use what they found.",
-        ("search", "load", "go_on", "Run", "Search", "LocalOptimizer"),
+        ("search", "load", "go_on", "Run", "Search", "LocalOptimizer", "export"),
     ),
     "python_identify": (
         "Python: record and classify",
