@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from metarule.inspection.markup import Html, tag, together
+from metarule.inspection.markup import Html, tag
 from metarule.inspection.page_charts import Line, chart, skewed, smooth, smoothed
 from metarule.inspection.page_parts import (
+    NONE,
     Cell,
     Column,
     Row,
     between,
-    counted,
     details,
     fact,
     frame,
@@ -130,39 +130,42 @@ def stress(document: Document) -> Html | None:
     found = document.get("stress")
     if not found:
         return None
-    rows: list[Row] = found["rows"]
-    metric = rows[0]["metric"] if rows else ""
-    cells = {(row["condition"], row["learner"]): row for row in rows if row["metric"] == metric}
+    verdicts = found["verdicts"]
+    leading: dict[str, str] = {}
+    for row in found["rows"]:
+        leading.setdefault(row["condition"], row["metric"])
+    cells = {
+        (row["condition"], row["learner"]): row for row in found["rows"] if row["metric"] == leading[row["condition"]]
+    }
     learners = list(dict.fromkeys(learner for _, learner in cells))
-    gaps = [gap for gap in found.get("differences") or [] if gap["metric"] == metric]
-    rival = {each["condition"]: _rival(each["condition"], gaps) for each in found["verdicts"]}
-    place = frame((gap for gap in rival.values() if gap), zero=True)
-    columns = [Column("condition"), Column("verdict"), *(Column(words(name), True) for name in learners)]
-    columns += [Column("against the best baseline", True), Column("", drawn=True)]
-    groups = []
-    for group in dict.fromkeys(verdict["group"] for verdict in found["verdicts"]):
-        for verdict in (each for each in found["verdicts"] if each["group"] == group):
-            condition = verdict["condition"]
-            gap = rival[condition]
-            named = together([tag("span", words(group), class_="group"), " ", words(condition)])
-            groups.append(
-                [
-                    named if condition != group else words(condition),
-                    mark(verdict["holds"]),
-                    *(_mean(cells.get((condition, learner))) for learner in learners),
-                    (f"{number(gap['mean'], sign=True)} {between(gap, sign=True)}", gap["mean"]) if gap else "",
-                    whisker(gap, place, zero=True) if gap else "",
-                ]
-            )
-    held = [each["holds"] for each in found["verdicts"]]
+    gaps = [gap for gap in found["differences"] if gap["metric"] == leading.get(gap["condition"])]
+    order = list(dict.fromkeys([*leading, *(each["condition"] for each in verdicts)]))
+    rivals = {condition: _rival(condition, gaps) for condition in order}
+    place = frame((gap for gap in rivals.values() if gap), zero=True)
+    columns = [
+        Column("condition"),
+        Column("group"),
+        Column("verdict"),
+        *(Column(words(name), True) for name in learners),
+    ]
+    columns += [Column("over the best baseline", True), Column("", drawn=True)]
+    told = {each["condition"]: each for each in verdicts}
+    lines: list[list[Cell]] = []
+    for condition in order:
+        gap = rivals[condition]
+        line: list[Cell] = [words(condition)]
+        line += [words(told[condition]["group"]), mark(told[condition]["holds"])] if condition in told else ["", NONE]
+        line += [_mean(cells.get((condition, learner))) for learner in learners]
+        line += [(f"{number(gap['mean'], sign=True)} {between(gap, sign=True)}", gap["mean"]) if gap else ""]
+        lines.append([*line, whisker(gap, place, zero=True) if gap else ""])
+    held = [each["holds"] for each in verdicts]
     counts = held.count(True), held.count(False), held.count(None)
     said = f"Of {len(held)} conditions it holds in {counts[0]}, fails in {counts[1]}, and {counts[2]} stay open."
-    seeds = counted(found["seeds"], "seed")
-    size = f"{found['episodes']} paired episodes, {seeds}; baselines tuned in each; 95 % intervals."
     return section(
-        "stress", "Stress battery", tag("p", said, class_="lead"), note(size),
-        table(f"{words(metric)} in every condition", columns, groups, sortable=True),
-        details("Every verdict as a sentence", listed(each["sentence"] for each in found["verdicts"])),
+        "stress", "Stress battery", tag("p", said, class_="lead"), note(found.get("how")),
+        listed(found.get("notes") or []),
+        table(", ".join(map(words, dict.fromkeys(leading.values()))), columns, lines, sortable=True),
+        details("Every verdict as a sentence", listed(each["sentence"] for each in verdicts)),
     )  # fmt: skip
 
 
