@@ -136,11 +136,12 @@ def measured(name: str, seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     options = parser(__doc__, workers=False)
-    options.add_argument("--runs", nargs="*", default=[], help="folders of runs, beside the rows of the zoo")
+    options.add_argument("--rows", nargs="*", default=[*ROWS, *DISCOVERED], help="rows of the zoo")
+    options.add_argument("--runs", nargs="*", default=[], help="folders of runs")
     options.add_argument("--seeds", type=int, default=4)
     asked = options.parse_args()
     figures: dict[str, Any] = {}
-    for name in (*ROWS, *DISCOVERED, *asked.runs):
+    for name in (*asked.rows, *asked.runs):
         figures[name] = measured(name, asked.seeds)
         said = "   ".join(
             f"{course} {row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" for course, row in figures[name].items()

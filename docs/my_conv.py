@@ -26,7 +26,7 @@ model = nn.Sequential(
 )
 optimizer = mr.LocalOptimizer(model, Delta(), credit=FeedbackAlignment(), synapse=Adam(), lr=2e-3)
 
-for _ in range(10):
+for _ in range(6):
     for x, y in DataLoader(train, batch_size=32, shuffle=True):
         optimizer.step(x, y)
 

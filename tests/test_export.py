@@ -234,8 +234,8 @@ def test_the_snippet_of_sympy_runs_alone_and_is_the_equation(name, tmp_path):
 def test_latex_has_a_display_per_equation_and_says_what_its_symbols_mean():
     text = export("three_term", "latex")
     assert text.count(r"\[") == text.count(r"\]") == 1
-    assert r"\Delta W = 0.0122 error pre" in text
-    assert r"\item[$pre_{error}$] the direction in which the pre unit should move" in text
+    assert r"\Delta W = 0.0122 \, \mathrm{error} \, \mathrm{pre} + " in text
+    assert r"\item[$\mathrm{pre\_error}$] the direction in which the pre unit should move" in text
     assert text.count(r"\begin{itemize}") == text.count(r"\end{itemize}") == 1
     assert text.isascii()
 

@@ -64,7 +64,7 @@ def test_it_is_inspected_and_its_equation_exported(metarule, run, tmp_path):
     assert [term["name"] for term in json.loads(out)["terms"]] == ["rate", "gate", "forget"]
     code, out, _ = metarule("export", run.path, "--to", "latex")
     assert code == 0
-    assert "post^{2}" in out
+    assert r"\mathrm{post}^{2}" in out
     code, out, _ = metarule("export", run.path, "--to", "sympy", "--out", tmp_path / "equation.py")
     assert code == 0
     assert {str(symbol) for symbol in load_file(tmp_path / "equation.py").dW.free_symbols} == {

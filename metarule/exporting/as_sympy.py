@@ -18,7 +18,14 @@ def as_sympy(known: Portable) -> str:
     whole = [part for named in parts.values() for part in named.values()]
     names = sorted(symbols(known))
     functions = {kind.__name__ for part in whole for kind in (type(node) for node in part.atoms(sympy.Function))}
-    lines = [docstring([*where_from(known), *(f"{name}: {text}." for name, text in meanings(names).items())]), ""]
+    first, *others = where_from(known)
+    lines = [
+        *docstring([first, *others]).removesuffix('"""').splitlines(),
+        "",
+        *(f"    {name}: {text}" for name, text in meanings(names).items()),
+        '"""',
+        "",
+    ]
     lines += [f"from sympy import {', '.join(sorted({*functions, 'symbols'} if names else functions))}"]
     if names:
         said = ", ".join(names)

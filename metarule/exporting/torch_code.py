@@ -128,8 +128,8 @@ def _code(expression: Any) -> str:
         return _sum([_code(part) for part in expression.as_ordered_terms()])
     if isinstance(expression, sympy.Mul):
         number, rest = expression.as_coeff_Mul()
-        if number == -1:
-            return f"-{_held(_code(rest))}"
+        if number.is_negative:
+            return f"-{_held(_code(rest)) if number == -1 else _code(-expression)}"
         return " * ".join(_held(_code(part)) for part in expression.as_ordered_factors())
     if isinstance(expression, sympy.Pow):
         base, power = expression.args
