@@ -114,6 +114,7 @@ def stress(
         "verdicts": [verdict(each, shown[0]) for each in shown[1:]],
         "knockouts": knocked(subject, without, added) if without else [],
         "notes": notes,
+        "better": subject.task.metrics[subject.task.headline],
         "how": effort.said(),
         "episodes": effort.episodes,
         "seeds": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich import box
@@ -26,7 +27,7 @@ def stress_report(section: dict[str, Any]) -> RenderableType:
     refused = [verdict["sentence"] for verdict in section["verdicts"] if verdict["holds"] is None]
     parts += [Text(f"– {sentence}", style="dim") for sentence in refused]
     if section["knockouts"]:
-        parts.append(terms_table(section["knockouts"]))
+        parts.append(terms_table(section))
     parts += [Text(note, style="dim") for note in section["notes"]]
     return Group(*parts, Text(""), Text(closing(section)))
 
@@ -38,29 +39,32 @@ def conditions_table(section: dict[str, Any], group: str) -> Table:
     rows = {(row["condition"], row["learner"]): row for row in section["rows"] if row["metric"] == metric}
     others = list(dict.fromkeys(learner for _, learner in rows))[1:]
     first = next(iter(rows.values()), {"learner": "rule"})["learner"]
-    table = Table(title=f"Does it hold? {group}: {metric}", title_justify="left", box=box.SIMPLE_HEAD)
+    title = f"Does it hold? {group}: {_directed(metric, section)}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column("condition", overflow="fold")
     table.add_column(f"{first} [95 %]", justify="right", no_wrap=True)
     for other in others:
-        table.add_column(f"ahead of {other}", justify="right")
+        table.add_column(f"minus {other}", justify="right")
     verdicts = {each["condition"]: each["holds"] for each in section["verdicts"] if each["group"] == group}
     for condition in (home, *verdicts):
         own = rows.get((condition, first))
         if own is None:
             continue
         mark = MARKS[verdicts[condition]] if condition in verdicts else Text("")
-        cells = [_ahead(rows.get((condition, other)), own) for other in others]
+        cells = [_paired(rows.get((condition, other)), own) for other in others]
         table.add_row(mark, str(condition), _interval(own), *cells, end_section=condition == home)
     if any(not row.get("bracketed", True) for (condition, _), row in rows.items() if condition in verdicts):
         table.caption = "* its best rate was the last one tried"
     return table
 
 
-def terms_table(knockouts: Rows) -> Table:
+def terms_table(section: dict[str, Any]) -> Table:
     """Every knock-out, and the best knock-ins, with the change that they make."""
+    knockouts: Rows = section["knockouts"]
     metric = knockouts[0]["metric"]
-    table = Table(title=f"Which terms does it need? {metric}", title_justify="left", box=box.SIMPLE_HEAD)
+    title = f"Which terms does it need? {_directed(metric, section)}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column("term", overflow="fold")
     table.add_column(metric, justify="right")
@@ -93,7 +97,11 @@ def closing(section: dict[str, Any]) -> str:
     return f"{text} {section['how']}"
 
 
-def _ahead(row: dict[str, Any] | None, own: dict[str, Any]) -> str:
+def _directed(metric: str, section: dict[str, Any]) -> str:
+    return metric if section["better"] == "max" else f"{metric}, less is better"
+
+
+def _paired(row: dict[str, Any] | None, own: dict[str, Any]) -> str:
     """The paired difference to a baseline, or why there is none."""
     if row is None:
         return "–"
@@ -106,6 +114,8 @@ def _ahead(row: dict[str, Any] | None, own: dict[str, Any]) -> str:
 def _interval(row: dict[str, Any], sign: bool = False) -> str:
     form = "+.2f" if sign else ".2f"
     mean, low, high = (row[key] for key in ("mean", "low", "high"))
-    if mean is None or mean in (float("inf"), float("-inf")):
+    if mean is None or not math.isfinite(mean):
         return "diverged"
+    if low is None or not math.isfinite(low):
+        return f"{mean:{form}}"
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
