@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ def curve_rows(numbers: LearningCurve) -> Rows:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def coefficient_rows(numbers: Coefficients) -> Rows:
-    """One row per coefficient and generation, with its range over the last third."""
+def coefficient_rows(numbers: Coefficients, names: Sequence[str]) -> Rows:
+    """One row per generation of each of these coefficients, with its range over the last third."""
     rows = []
-    for name, values in numbers.values.items():
+    for name in names:
         low, high = numbers.intervals.get(name, ("", ""))
-        for generation, value in zip(numbers.generations, values, strict=True):
+        for generation, value in zip(numbers.generations, numbers.values[name], strict=True):
             rows.append(
                 {
                     "coefficient": name,

@@ -79,7 +79,7 @@ def draw(path: Path) -> list[Path]:
         drawn["learning_curve.png"] = curve_rows(lines), learning_curve_figure(lines, title)
         if document["coefficients"]:
             values = coefficients(document)
-            drawn["coefficients.png"] = coefficient_rows(values), coefficients_figure(values, title)
+            drawn["coefficients.png"] = coefficient_rows(values, drawn_of(values)), coefficients_figure(values, title)
     tested = comparison(document, episodes(path))
     if tested:
         drawn["battery.png"] = battery_rows(tested), battery_figure(tested, title)
@@ -132,7 +132,7 @@ def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
     last = numbers.generations[-1]
     step = max(last - numbers.generations[0], 1) * 0.025
     axes.axhline(0.0, color="0.7", lw=0.8, zorder=0)
-    largest = sorted(numbers.values, key=lambda name: -abs(numbers.values[name][-1]))[:LARGEST]
+    largest = drawn_of(numbers)
     for name in largest[NAMED:]:
         axes.plot(numbers.generations, numbers.values[name], color="0.8", lw=0.7, zorder=1)
     named = [name for name in numbers.values if name in largest[:NAMED]]
@@ -152,6 +152,11 @@ def coefficients_figure(numbers: Coefficients, title: str) -> Figure:
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= last]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     return figure
+
+
+def drawn_of(numbers: Coefficients) -> list[str]:
+    """Names of the coefficients that are drawn, the largest first."""
+    return sorted(numbers.values, key=lambda name: -abs(numbers.values[name][-1]))[:LARGEST]
 
 
 def battery_figure(numbers: Comparison, title: str) -> Figure:
