@@ -32,6 +32,7 @@ from metarule.network import Network
 from metarule.portable import Portable, portable
 from metarule.rng import noise_for
 from metarule.rules import Rule
+from metarule.rules.lstm import Lstm
 from metarule.rules.mlp import Mlp
 from metarule.rules.polynomial import Polynomial
 from metarule.rules.terms import Terms
@@ -76,6 +77,8 @@ MADE: dict[str, Portable] = {
     "nesterov": planted(Delta(), synapse=Momentum(nesterov=True, weight_decay=0.01)),
     "squared error": planted(Delta(), Backprop(), output="linear"),
     "binary cross-entropy": planted(Delta(), Backprop(), output="sigmoid"),
+    "a network": planted(Mlp(("pre", "post", "error", "weight"), (3, 7)), Backprop()),
+    "a raw network of one side": planted(Mlp(("post",), (2,), activation="relu", normalise=False), Nobody()),
     "nothing of the pre side": planted(Terms(("error", "post"))),
     "nothing of the post side": planted(Terms(("pre", "pre_error"))),
     "a constant": planted(Terms(("constant", "weight_decay"))),
@@ -174,7 +177,9 @@ def test_what_no_file_of_torch_can_say_is_refused_with_what_can():
         with pytest.raises(ValueError, match=rf"{name} cannot be exported to torch: .*{sentence}.*LocalOptimizer"):
             export(name)
     with pytest.raises(ValueError, match="has no equation"):
-        EXPORTS["torch"](planted(Mlp()))
+        EXPORTS["torch"](planted(Lstm()))
+    with pytest.raises(ValueError, match="nonlinearity 'softplus'"):
+        EXPORTS["torch"](planted(Mlp(activation="softplus")))
     with pytest.raises(ValueError, match="in bounds"):
         EXPORTS["torch"](planted(Delta(), synapse=Sgd(bound=1.0)))
 

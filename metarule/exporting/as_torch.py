@@ -7,7 +7,7 @@ import textwrap
 import torch
 
 from metarule.exporting.equations import meanings, symbols, where_from
-from metarule.exporting.layout import WIDTH, docstring, returned
+from metarule.exporting.layout import WIDTH, constant, docstring, returned
 from metarule.exporting.torch_code import OpaqueError
 from metarule.exporting.torch_credit import path_of
 from metarule.exporting.torch_learner import Plan, learner_code
@@ -31,7 +31,7 @@ def as_torch(known: Portable) -> str:
             "with it, and --to json keeps all of it"
         ) from error
     numbers = {**({} if plan.rate == 1 else {"RATE": plan.rate}), **plan.rule.constants, **plan.step.constants}
-    constants = "\n".join(f"{name} = {value!r}" for name, value in numbers.items())
+    constants = "\n".join(line for name, value in numbers.items() for line in constant(name, value))
     body = [*_functions(plan), learner_code(plan)]
     top = [_head(plan), _imports("".join(body)), *([constants] if constants else [])]
     return "\n\n\n".join(["\n\n".join(top), *body]) + "\n"
@@ -65,16 +65,19 @@ def _head(plan: Plan) -> str:
     title = docstring([f"{name}: a local learning rule{f', {known.summary}' if known.summary else ''}."])
     found = [each for each in written(known, torch.zeros(0)) if each.rule != "feedback"]
     sized = "scale" in plan.rule.result
-    wide = "in a layer of {:.0f} x {:.0f} weights, ".format(*mean_shape(known, found[0].rule)) if sized else ""
+    wide = (
+        "in a layer of {:.0f} x {:.0f} weights, ".format(*mean_shape(known, found[0].rule)) if sized and found else ""
+    )
     said = "y: classes, or as many numbers as there are outputs"
     return "\n".join(
         [
             *title.removesuffix('"""').splitlines(),
             "",
             *(line for each in found for line in textwrap.wrap(f"    {each.text}", WIDTH, subsequent_indent=" " * 8)),
+            *([] if found else [f"    dW = what `change` computes of {', '.join(plan.rule.reads)}"]),
             "",
             f"({wide}the mean over a batch), with",
-            *(f"    {symbol}: {meaning}" for symbol, meaning in meanings(symbols(known)).items()),
+            *(f"    {symbol}: {meaning}" for symbol, meaning in meanings(symbols(known) or plan.rule.reads).items()),
             "",
             *(line for sentence in where_from(known) for line in textwrap.wrap(sentence, WIDTH)),
             "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 WIDTH = 120
 """Columns of exported code."""
@@ -36,6 +37,23 @@ def returned(expression: str, indent: str) -> list[str]:
     first, *others = summands(expression)
     added = [f"{indent}total = total {part}" for part in others]
     return [f"{indent}total = {first}", *added, f"{indent}return total"]
+
+
+def constant(name: str, value: Any) -> list[str]:
+    """name = a number, or a list of numbers, or of such lists, one a line where they are too long for one."""
+    lines = _listed(value, "", WIDTH - len(f"{name} = "))
+    return [f"{name} = {lines[0]}", *lines[1:]]
+
+
+def _listed(value: Any, indent: str, room: int) -> list[str]:
+    """A value in as few lines as a formatter leaves it, the first without its indent."""
+    if not isinstance(value, list) or len(repr(value)) <= room:
+        return [repr(value)]
+    deeper = f"{indent}    "
+    parts = [_listed(part, deeper, WIDTH - len(deeper) - 1) for part in value]
+    inside = [line for part in parts for line in (f"{deeper}{part[0]}", *part[1:])]
+    ends = {sum(map(len, parts[: place + 1])) - 1 for place in range(len(parts))}
+    return ["[", *(f"{line}," if place in ends else line for place, line in enumerate(inside)), f"{indent}]"]
 
 
 def summands(expression: str) -> list[str]:

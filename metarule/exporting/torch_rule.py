@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 
 from metarule.exporting.torch_code import OpaqueError, derived, equation_code, finite, size_code, term_code
+from metarule.exporting.torch_mlp import mlp_code
 from metarule.rules import Rule
 from metarule.terms import FACTORS
 
@@ -18,10 +20,14 @@ ORDER = ("weight", "pre", "post", "error", "pre_error", "feedback", "gain")
 """Arguments of an exported rule, in the order in which they are passed."""
 
 
+NETWORKS: dict[str, Callable[[Any, list[float]], tuple[dict[str, Any], list[str], str]]] = {"mlp": mlp_code}
+"""Kind of a rule without an equation -> what says it in torch."""
+
+
 class Code(NamedTuple):
     """`constants` by name, `reads` of ORDER, the `lines` that come first, and the `result` (I J)."""
 
-    constants: dict[str, float]
+    constants: dict[str, Any]
     reads: tuple[str, ...]
     lines: list[str]
     result: str
@@ -32,6 +38,10 @@ def rule_code(rule: Rule, numbers: list[float]) -> Code:
     theta = torch.tensor(numbers, dtype=torch.float64)
     summands = [each for each in rule.summands(theta) if each.coefficient]
     if not summands:
+        network = NETWORKS.get(rule.kind)
+        if network is not None and rule.equation(theta, PROBED[0]) is None:
+            constants, lines, result = network(rule, numbers)
+            return _code(rule.reads, result, constants, False, lines)
         return _by_equation(rule, theta)
     constants: dict[str, float] = {}
     parts: list[str] = []
@@ -70,7 +80,7 @@ def _by_equation(rule: Rule, theta: torch.Tensor) -> Code:
 
 
 def _code(
-    used: set[str], result: str, constants: dict[str, float], sized: bool, views: list[str] | None = None
+    used: Iterable[str], result: str, constants: dict[str, Any], sized: bool, views: list[str] | None = None
 ) -> Code:
     made = derived(used)
     reads = {signal for name in used for signal in FACTORS[name].reads}
