@@ -16,7 +16,7 @@ from metarule.inspection.subject import Subject
 from metarule.rng import noise_for
 from metarule.rules import Rule
 from metarule.signals import SIGNALS, Signals
-from metarule.terms import FACTORS, glorot, spelled
+from metarule.terms import FACTORS, spelled
 
 GRID = 33
 """Values of a signal on a surface, from 2 standard deviations below to 2 above its mean on the task."""
@@ -31,6 +31,9 @@ PAIRS = 6
 
 Answer = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 """Signal -> (N) values: the changes (N)."""
+
+NUMBERS = 1 << 22
+"""Numbers at synapses that are computed at once."""
 
 SLIGHT = 1e-9
 """Share of the change's variance below which a signal is not read at all."""
@@ -127,23 +130,51 @@ def influences(answer: Answer, signals: Mapping[str, np.ndarray]) -> dict[str, f
 def changes(
     rule: Rule, theta: Float[Tensor, "P"], signals: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
-    """The first change of N synapses, each at one event of its own, as at an I x J projection.
+    """The first change of N synapses, each at one event of its own, in an I x J projection.
 
-    They are N layers of one unit with one input. A rule that normalises measures weights in units of their scale s, so
-    that what it does at I x J is s times what it does to w / s at 1 x 1.
+    As many as fit stand on the diagonal of one projection: where a rule is local they do not hear of each other, unless
+    by what all of them share, as a reward. One that is not local is asked of layers of one unit.
     """
+    size_out, size_in = shape if rule.local else (1, 1)
+    run, slot = _places(signals, min(size_out, size_in))
+    together = max(NUMBERS // (size_out * size_in * max(rule.per_synapse, 1)), 1)
+    found = np.empty(len(run))
+    for first in range(0, int(run.max()) + 1, together):
+        here = np.flatnonzero((run >= first) & (run < first + together))
+        rows, units = torch.as_tensor(run[here] - first), torch.as_tensor(slot[here])
+        count = int(rows.max()) + 1
+        given = {}
+        for name, values in signals.items():
+            value = torch.as_tensor(values[here], dtype=torch.float64)
+            side = FACTORS[name].side
+            width = {"pre": size_in, "post": size_out}.get(side, 1)
+            whole = torch.zeros(count, *((size_out, size_in) if side == "synapse" else (1, width)), dtype=torch.float64)
+            at = units if side in ("pre", "post", "synapse") else torch.zeros_like(units)
+            whole[rows, at if side == "synapse" else torch.zeros_like(at), at] = value
+            given[name] = whole
+        single = Signals(**{"weight": torch.zeros(count, size_out, size_in, dtype=torch.float64), **given})
+        numbers = theta.to(torch.float64).expand(count, -1)
+        noise = noise_for([("surfaces", first + place) for place in range(count)])
+        with torch.no_grad():
+            change = rule.delta(numbers, single, rule.init(numbers, single.weight), noise)[0].tensor(single.weight)
+        found[here] = change[rows, units, units].numpy()
+    return found
+
+
+def _places(signals: Mapping[str, np.ndarray], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Run and place on its diagonal of every synapse: those of a run agree in what is broadcast to all."""
     count = len(next(iter(signals.values())))
-    scale = glorot(*shape) if getattr(rule, "normalise", False) else 1.0
-    given = {}
-    for name, values in signals.items():
-        value = torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64).reshape(count, 1, 1)
-        given[name] = value / scale if FACTORS[name].side == "synapse" else value
-    rows = theta.to(torch.float64).expand(count, -1)
-    single = Signals(**given)
-    noise = noise_for([("surfaces",)] * count)
-    with torch.no_grad():
-        change = rule.delta(rows, single, rule.init(rows, single.weight), noise)[0].tensor(single.weight)
-    return scale * change.reshape(-1).numpy()
+    shared = [values for name, values in signals.items() if FACTORS[name].side == "event"]
+    group = (
+        np.unique(np.stack(shared, axis=1), axis=0, return_inverse=True)[1] if shared else np.zeros(count, dtype=int)
+    )
+    order = np.argsort(group, kind="stable")
+    ordered = group.reshape(-1)[order]
+    rank = np.empty(count, dtype=int)
+    rank[order] = np.arange(count) - np.searchsorted(ordered, ordered)
+    pieces = np.stack((group.reshape(-1), rank // side), axis=1)
+    run = np.unique(pieces, axis=0, return_inverse=True)[1].reshape(-1)
+    return run, rank % side
 
 
 def equation_of(rule: Rule, theta: Float[Tensor, "P"], seen: Observed) -> str | None:
