@@ -194,7 +194,7 @@ def battery_figure(numbers: Comparison, title: str) -> Figure:
 
 def front_figure(numbers: Front, title: str) -> Figure:
     """The rules of the front as stairs over the dots of all that was tried and is not far worse, each with its name."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     lowest, highest = min(numbers.first), max(numbers.first)
     top = highest + FAR * max(highest - lowest, 0.1 * abs(highest))
@@ -224,7 +224,9 @@ def front_figure(numbers: Front, title: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if 0 < lowest < highest / STEEP:
         _logarithmic(axes)
-    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    # below the axes: within them it would lie over rules that were tried
+    columns = 2 if max(map(len, names)) <= LONGEST_LABEL // 2 else 1
+    figure.legend(frameon=False, fontsize="small", loc="outside lower left", ncols=columns)
     dress(axes)
     _title(axes, f"{title}: what no other rule beats")
     return figure
