@@ -233,8 +233,7 @@ class Learner:
     @property
     def weights_per_run(self) -> int:
         """Numbers that one run holds as weights, feedback included."""
-        sizes = self.network.sizes
-        return sum((sizes[p.source] + p.bias) * sizes[p.target] for p in self.projections)
+        return sum(math.prod(self.network.shape(p)) for p in self.projections)
 
     @property
     def rule_numbers_per_run(self) -> int:

@@ -88,9 +88,12 @@ def identifiability(
 
 
 def _together(subject: Subject, map: Map) -> Subject:
-    """The subject where runs are computed side by side: a search that stores gradients may have had them one by one."""
+    """The subject where runs are computed side by side, which a search that stores gradients may not have done.
+
+    In float64: what a direction does not change at all must not look like a small change.
+    """
     together = max(1, min(TOGETHER, WEIGHTS // max(subject.learner.weights_per_run, 1)))
-    engine = Reference(together, torch.float32, map=map)
+    engine = Reference(together, torch.float64, map=map)
     return subject.on(conditions=replace(subject.conditions, engine=engine))
 
 

@@ -23,8 +23,8 @@ STEP = 0.3
 FEWEST, MOST = 6, 32
 """Episodes of an evaluation."""
 
-AFFORDED = 8e9
-"""Weights times events that an evaluation may take: about six seconds of one core."""
+AFFORDED = 5e9
+"""Weights times events that an evaluation may take: about eight seconds of one core."""
 
 LEAST = 15_000
 """Weights that a step of the smallest network takes as long as."""
@@ -52,7 +52,8 @@ def hessian(subject: Subject, at: Coordinates, progress: Progress) -> Float[Tens
     size = len(at.names)
     axes = torch.eye(size, dtype=torch.float64) * STEP
     pairs = list(itertools.combinations(range(size), 2))
-    both = [axes[one] + axes[two] for one, two in pairs]
+    # half-way between two axes: a loss that only their sum or difference moves is found exactly flat across it
+    both = [(axes[one] + axes[two]) / 2 for one, two in pairs]
     steps = torch.stack([_still(at)[0], *axes, *-axes, *both, *(-each for each in both)])
     losses = evaluated(subject, at.moved(steps), "the loss around the rule", progress)
     mean = losses.masked_fill(~losses.isfinite(), float(losses[losses.isfinite()].max())).mean(1)
@@ -60,9 +61,8 @@ def hessian(subject: Subject, at: Coordinates, progress: Progress) -> Float[Tens
     found = torch.diag((plus - 2 * base + minus) / STEP**2)
     first = 1 + 2 * size
     for place, (one, two) in enumerate(pairs):
-        up, down = mean[first + place], mean[first + len(pairs) + place]
-        mixed = (up - plus[one] - plus[two] + 2 * base - minus[one] - minus[two] + down) / (2 * STEP**2)
-        found[one, two] = found[two, one] = mixed
+        across = (mean[first + place] - 2 * base + mean[first + len(pairs) + place]) / (STEP / 2) ** 2
+        found[one, two] = found[two, one] = (across - found[one, one] - found[two, two]) / 2
     return found
 
 
@@ -112,8 +112,10 @@ def evaluated(subject: Subject, rows: Float[Tensor, "C P"], what: str, progress:
 def _paired(row: Float[Tensor, "E"], base: Float[Tensor, "E"]) -> Change:
     """The change of the loss from one row to another, by episode."""
     gaps = row - base
-    lost = not bool(gaps.isfinite().all())
-    return Change(*((math.inf,) * 3 if lost else interval(gaps.tolist())), len(gaps))
+    if not bool(gaps.isfinite().all()):
+        return Change(math.inf, math.inf, math.inf, len(gaps))
+    mean, low, high = interval(gaps.tolist())
+    return Change(mean, low, high, len(gaps))
 
 
 def _still(at: Coordinates) -> Float[Tensor, "1 K"]:

@@ -17,7 +17,7 @@ from metarule.inspection.subject import Subject
 from metarule.learner import ANY, Learner
 from metarule.rng import Noise
 from metarule.rules import Rule
-from metarule.signals import Signals, State
+from metarule.signals import SIGNALS, Signals, State
 
 RUNS = 2
 """Episodes that are looked at, in float64."""
@@ -30,6 +30,9 @@ STAGES = 4
 
 MOST = 60_000
 """Synapses whose changes are compared: of more, every second, third, ... one."""
+
+LOST = 1e9
+"""Size of a signal beyond which the run that it comes from has diverged."""
 
 
 Rules = dict[str, Probed]
@@ -49,7 +52,8 @@ class Moment(NamedTuple):
 def references(subject: Subject) -> list[Moment]:
     """Every plastic projection of `RUNS` runs at the first, the middle and the last step of the subject's training.
 
-    All signals are there that the credit assignment gives, whether or not the subject's rule reads them.
+    All signals are there that the credit assignment gives, whether or not the subject's rule reads them. Moments of a
+    run that has diverged are left out; those of the first step are always there.
     """
     learner, batch = subject.learner, subject.conditions.batch
     last = min(subject.conditions.steps, LONGEST) - 1
@@ -69,8 +73,14 @@ def references(subject: Subject) -> list[Moment]:
                 batch, frozenset(), (), (cut + 1,), None, carry, torch.float64, 1,
             )
         )  # fmt: skip
-        found += _seen(world, cut)
+        found += [each for each in _seen(world, cut) if cut == 0 or _alive(each.signals)]
     return found
+
+
+def _alive(signals: Signals) -> bool:
+    """Whether every signal is a number of a run that has not diverged."""
+    given = [value for name in SIGNALS if (value := getattr(signals, name)) is not None]
+    return all(bool((value.abs() < LOST).all()) for value in given)
 
 
 def _seen(world: World, step: int) -> list[Moment]:
