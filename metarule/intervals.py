@@ -13,6 +13,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = math.fsum(values) / len(values)
     if len(values) < 2 or not math.isfinite(mean):
         return mean, math.nan, math.nan
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    # a loss of 1e200 is a number still, and its square none
+    spread = math.hypot(*(value - mean for value in values)) / math.sqrt((len(values) - 1) * len(values))
     reach = float(special.stdtrit(len(values) - 1, 0.975)) * spread
     return mean, mean - reach, mean + reach

@@ -67,6 +67,7 @@ def test_interval_by_hand_and_where_there_is_none():
     # two values 0 and 2: mean 1, standard error 1, t of one degree of freedom 12.706204736432095
     assert interval((0.0, 2.0)) == pytest.approx((1.0, 1 - 12.706204736432095, 1 + 12.706204736432095), rel=1e-9)
     assert interval((3.0, 3.0, 3.0)) == (3.0, 3.0, 3.0)
+    assert interval((0.0, 2e200)) == pytest.approx((1e200, -1.17062047364321e201, 1.37062047364321e201), rel=1e-9)
     for values, mean in (((5.0,), 5.0), ((1.0, math.inf), math.inf)):
         found = interval(values)
         assert found[0] == mean

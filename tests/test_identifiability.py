@@ -191,3 +191,17 @@ def test_a_covariance_is_given_only_where_it_was_learned():
     snes = settled(Snes(), 5)
     torch.testing.assert_close(snes.covariance, torch.diag(snes.deviation.square()))
     assert settled(OpenAiEs(), 2).covariance is None
+
+
+def test_of_a_rule_that_diverges_on_its_own_task_it_is_said_and_nothing_else():
+    found = identifiability(single_unit("post_pre", "oja", values=(1e3, 0.0), steps=300))
+    assert found is not None
+    assert "diverges" in found["sentence"]
+    assert found["spectrum"] == found["classes"] == []
+
+
+def test_moments_of_a_run_that_has_diverged_are_not_looked_at():
+    kept = references(single_unit("post_pre", values=(1e3,)))
+    assert kept
+    assert all(bool((each.signals.weight.abs() < 1e9).all()) for each in kept)
+    assert len(references(single_unit("oja", values=(0.03,)))) > len(kept)

@@ -14,7 +14,7 @@ from metarule.evaluation import Progress
 from metarule.inner import Map, Reference, in_turn
 from metarule.inspection.classes import classes, members
 from metarule.inspection.coordinates import Coordinates, coordinates, free
-from metarule.inspection.landscape import Change, changed, felt, hessian, missed
+from metarule.inspection.landscape import Change, DivergedError, changed, felt, hessian, missed
 from metarule.inspection.redundancy import NOTHING, Redundancy, redundancy
 from metarule.inspection.references import references
 from metarule.inspection.subject import Subject
@@ -54,9 +54,15 @@ def identifiability(
     A direction is determined where one unit along it, forward or back, changes the held-out loss by more than the 95 %
     interval over paired episodes; a unit is the median size of the normalised coefficients. A term is null where
     nothing of the update goes with it on the task's own signals, or where its share is at most `SMALL` and the paired
-    episodes do not miss it.
+    episodes do not miss it. Of a rule that diverges on its own task there is a sentence and nothing else.
     """
-    subject = _together(free(subject), map)
+    try:
+        return _around(_together(free(subject), map), progress)
+    except DivergedError as error:
+        return _nothing(f"Not to be said: {error}.")
+
+
+def _around(subject: Subject, progress: Progress) -> dict[str, Any] | None:
     at = coordinates(subject, CORRELATED)
     if at is None:
         return _without_terms(subject) if subject.path is not None else None
@@ -99,13 +105,18 @@ def _together(subject: Subject, map: Map) -> Subject:
 
 def _without_terms(subject: Subject) -> dict[str, Any]:
     """What there is to say of a rule that has no coefficients: which others act as it does."""
+    said = _nothing("The rule has no free coefficients that a task could determine.")
+    return said | {"classes": classes(members(subject, None), references(subject))}
+
+
+def _nothing(sentence: str) -> dict[str, Any]:
     return {
         "method": "none",
-        "sentence": "The rule has no free coefficients that a task could determine.",
+        "sentence": sentence,
         "spectrum": [],
         "null_terms": [],
         "reduced_equation": None,
-        "classes": classes(members(subject, None), references(subject)),
+        "classes": [],
         "unit": None,
         "episodes": 0,
         "shares": {},

@@ -30,6 +30,10 @@ LEAST = 15_000
 """Weights that a step of the smallest network takes as long as."""
 
 
+class DivergedError(ValueError):
+    """There is no loss around a rule: it diverges."""
+
+
 class Change(NamedTuple):
     """A change of the loss over paired `episodes` with its 95 % interval; infinite where a run diverged."""
 
@@ -105,7 +109,7 @@ def evaluated(subject: Subject, rows: Float[Tensor, "C P"], what: str, progress:
     )
     there = losses[0].isfinite()
     if int(there.sum()) < 2:
-        raise ValueError(f"'{subject.name}' diverges on its own task; there is no loss to look around in")
+        raise DivergedError(f"'{subject.name}' diverges on its own task; there is no loss to look around in")
     return losses[:, there]
 
 
