@@ -64,7 +64,7 @@ def stress() -> dict[str, Any]:
                 **interval(0.5, 0.03),
                 "change": interval(-0.3 * value, 0.03),
                 "necessary": value > 1,
-                "sentence": f"Without {term} it loses {30 * value:.0f} points.",
+                "sentence": f"without {term} it loses {30 * value:.0f} points: no gain is shown",
             }
             for kind in ("knock-out", "knock-in")
             for term, value in TERMS.items()

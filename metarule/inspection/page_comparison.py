@@ -197,6 +197,6 @@ def _settings(document: Document) -> Html | None:
     rows = document.get("settings") or []
     if not rows:
         return section("settings", "Settings", note("The searches have the same settings."))
-    columns = [Column("setting"), *(Column(name) for name in _names(document))]
+    columns = [Column("setting"), *(Column(name, wide=True) for name in _names(document))]
     lines = [[row["key"], *(NONE if value is None else str(value) for value in row["values"])] for row in rows]
     return section("settings", "Settings", table("Where the searches differ", columns, lines))

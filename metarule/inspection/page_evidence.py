@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from metarule.inspection.markup import Html, tag
+from metarule.inspection.markup import Html, tag, together
 from metarule.inspection.page_charts import Line, chart, skewed, smooth, smoothed
 from metarule.inspection.page_parts import (
     NONE,
@@ -182,36 +182,35 @@ def _mean(row: Row | None) -> Cell:
 
 
 def knockouts(document: Document) -> Html | None:
-    """What the loss of each term costs, and what each term does alone."""
+    """What the loss of each term costs, and what one more term would bring."""
     rows: list[Row] = (document.get("stress") or {}).get("knockouts") or []
-    if not rows:
-        return None
-    made = []
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        own = [row for row in rows if row["kind"] == kind]
-        place = frame([row["change"] for row in own], zero=True)
-        metric = own[0]["metric"]
-        columns = (
-            Column("term"), Column(words(metric), True), Column("change", True), Column("95 % interval", True),
-            Column("", drawn=True),
-            Column("necessary") if kind == "knock-out" else Column("what it does", wide=True),
-        )  # fmt: skip
-        lines: list[list[Cell]] = [
-            [
-                row["term"],
-                (number(row["mean"]), row["mean"]),
-                (number(row["change"]["mean"], sign=True), row["change"]["mean"]),
-                between(row["change"], sign=True),
-                whisker(row["change"], place, zero=True),
-                fact(row["necessary"], "necessary", "not necessary") if kind == "knock-out" else row["sentence"],
-            ]
-            for row in own
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    made = [_knocked(kind, [row for row in rows if row["kind"] == kind]) for kind in kinds]
+    return section("knockouts", "Knock-outs", *made) if made else None
+
+
+def _knocked(kind: str, rows: list[Row]) -> Html:
+    out = kind == "knock-out"
+    place = frame((row["change"] for row in rows), zero=True)
+    columns = (
+        Column("term"), Column(words(rows[0]["metric"]), True), Column("change", True), Column("95 % interval", True),
+        Column("", drawn=True), Column("necessary" if out else "what it brings"),
+    )  # fmt: skip
+    lines: list[list[Cell]] = [
+        [
+            row["term"],
+            (number(row["mean"]), row["mean"]),
+            (number(row["change"]["mean"], sign=True), row["change"]["mean"]),
+            between(row["change"], sign=True),
+            whisker(row["change"], place, zero=True),
+            # a sentence ends in its conclusion
+            fact(row["necessary"], "necessary", "not necessary") if out else row["sentence"].rpartition(": ")[2],
         ]
-        caption = "Knock-out: the rule without one term" if kind == "knock-out" else "Knock-in: one term alone"
-        made.append(table(caption, columns, lines, sortable=True))
-        if kind == "knock-out":
-            made.append(details("Every knock-out as a sentence", listed(row["sentence"] for row in own)))
-    return section("knockouts", "Knock-outs", *made)
+        for row in rows
+    ]
+    caption = "Knock-out: the rule without one of its terms" if out else "Knock-in: the rule with one more term"
+    said = details(f"Every {kind} as a sentence", listed(row["sentence"] for row in rows))
+    return together([table(caption, columns, lines, sortable=True), said])
 
 
 def front(document: Document) -> Html | None:
@@ -225,7 +224,8 @@ def front(document: Document) -> Html | None:
     across, up = ([rule["losses"][name] for rule in order] for name in (two, one))
     stairs = Line("front", across, up, stairs=True)
     keys = list(rules[0]["structure"])
-    columns = [*(Column(words(name), True) for name in objectives), *(Column(key) for key in keys), Column("rule")]
+    columns = [Column(words(name), True) for name in objectives]
+    columns += [*(Column(key) for key in keys), Column("rule", wide=True)]
     lines: list[list[Cell]] = [
         [
             *((number(rule["losses"][name], trim=True), rule["losses"][name]) for name in objectives),
