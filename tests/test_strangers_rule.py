@@ -75,6 +75,9 @@ def test_it_is_inspected_and_its_equation_exported(metarule, run, tmp_path):
 def test_it_trains_a_model_of_ones_own_and_so_do_its_json_and_its_file_of_torch(metarule, run, tmp_path):
     assert metarule("export", run.path, "--out", tmp_path / "mine.py")[0] == 0
     assert metarule("export", run.path, "--to", "json", "--out", tmp_path / "mine.json")[0] == 0
+    origin = json.loads((tmp_path / "mine.json").read_text())["provenance"]
+    assert origin["search"]["rules"]["forward"]["kind"] == "gated_delta"
+    assert origin["search_sha256"][:16] in (tmp_path / "mine.py").read_text()
     models = {name: perceptron() for name in ("parts", "run", "folder", "json", "torch")}
     before = copy.deepcopy(models["parts"])
     trainers = {

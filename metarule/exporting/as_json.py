@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metarule.exporting.equations import meanings, where_from
+from metarule.exporting.equations import meanings, provenance_of, where_from
 from metarule.plugins import table_of
 from metarule.portable import SCHEMA, Portable
 from metarule.records import jsonable
@@ -15,7 +15,7 @@ from metarule.results import written
 
 
 def as_json(known: Portable) -> str:
-    """One document: `schema`, `equations`, `credit`, `rules`, `synapses`, `numbers`, `network`, `plugins`."""
+    """One document: `schema`, `equations`, all parts and their `numbers`, `plugins`, `provenance`, see `document`."""
     return json.dumps(jsonable(document(known)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -41,4 +41,5 @@ def document(known: Portable) -> dict[str, Any]:
             **{name: getattr(known.network, name) for name in ("output", "beta", "init", "init_scale")},
         },
         "plugins": list(known.plugins),
+        "provenance": provenance_of(known),
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable
+from typing import Any
 
 import sympy
 import torch
 
 from metarule.glossary import MEANINGS
+from metarule.inspection.provenance import provenance
 from metarule.portable import Portable
+from metarule.records import read_json
 from metarule.results import Written, expressions, written
 
 MEMORY = "what the synapse remembers from step to step"
@@ -46,14 +49,23 @@ def meanings(symbols: Iterable[str]) -> dict[str, str]:
     return known | dict.fromkeys(sorted(asked - known.keys()), MEMORY)
 
 
+def provenance_of(known: Portable) -> dict[str, Any] | None:
+    """The command that finds a run's rule again, its search, seeds and versions; None for a row of the zoo."""
+    if known.path is None or not (known.path / "spec.json").is_file():
+        return None
+    return provenance(known.path, read_json(known.path / "spec.json"))
+
+
 def where_from(known: Portable) -> list[str]:
     """Sentences that say which learner this is and what it was written by."""
     version = importlib.metadata.version("metarule")
     origin = f"found by the search in {known.path}" if known.path else f"the row '{known.name}' of the zoo"
+    again = provenance_of(known)
     source = [f"After {known.source}."] if known.source else []
     rules = ", ".join(dict.fromkeys(f"'{rule.kind}' ({rule.source})" for rule in known.rules.values()))
     return [
         f"Written by metarule {version}: {origin}.",
+        *([f"Search of SHA-256 {again['search_sha256'][:16]}; the same again: {again['command']}"] if again else []),
         *source,
         f"Credit assignment '{known.credit.kind}' ({known.credit.source}), rule {rules}.",
     ]
