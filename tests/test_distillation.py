@@ -15,6 +15,7 @@ from metarule.distillation import distilled, in_words
 from metarule.evaluation import Conditions
 from metarule.fingerprint import probe_signals
 from metarule.inner import Reference
+from metarule.inspection.distilled_report import distilled_lines
 from metarule.inspection.observed import Observed, observed
 from metarule.inspection.subject import Subject
 from metarule.learner import ANY, Learner
@@ -98,5 +99,8 @@ def test_of_a_black_box_the_share_that_is_kept_on_its_own_task_is_said():
     assert row["on_task"]["at"] == "hidden1->hidden2"
     assert row["on_task"]["r2_held_out"] >= row["on_task"]["share"] - 0.01
     assert row["on_task"]["equation"].startswith("dW = ")
+    one, other = distilled_lines([row])
+    assert f"keeps {100 * row['r2_held_out']:.1f} %" in str(one)
+    assert f"that keeps {100 * row['on_task']['share']:.1f} %" in str(other)
     (plain,) = in_words(subject, theta)
     assert plain == {**row, "on_task": None}

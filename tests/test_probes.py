@@ -56,7 +56,7 @@ def of_terms(credit, network=NETWORK, **coefficients):
     return Learner(network, credit, {"forward": rule}, {ANY: Sgd()})
 
 
-def look(learner, task=TASK, batch=4, runs=2, change=lambda weights: {}):
+def look(learner, task: Task = TASK, batch=4, runs=2, change=lambda weights: {}):
     """The runs of a learner before their first step, with some weights replaced."""
     theta = starts(learner.params).expand(runs, -1)
     addresses = [(0, run) for run in range(runs)]
@@ -173,7 +173,7 @@ def test_batches_that_are_put_together_pay_for_every_event_what_they_paid_apart(
     torch.testing.assert_close(batch.reward(action), torch.cat(apart, dim=1))
 
 
-def draws(learner, task=TASK, batch=4):
+def draws(learner, task: Task = TASK, batch=4):
     return Draws(learner, starts(learner.params)[None], task, batch, (0, 1, 2), 0)
 
 

@@ -1,4 +1,4 @@
-"""Mechanism probes as terminal text: the sentences first, then every curve's start and end, and the terms."""
+"""Mechanism probes as terminal text: every curve's start and end, rests, terms, and in sentences what they mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def probes_report(section: dict[str, Any]) -> RenderableType:
     for found, table in ((section["fixed_points"], rests_table), (section["contrasts"], contrasts_table)):
         if found:
             parts.append(table(found))
-    parts += [Text(f"• {sentence}") for sentence in section["sentences"]]
+    tabulated = {each["sentence"] for each in (*section["curves"], *section["fixed_points"])}
+    parts += [Text(f"• {sentence}") for sentence in section["sentences"] if sentence not in tabulated]
     return Group(*parts)
 
 

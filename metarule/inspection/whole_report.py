@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
+from metarule.inspection.distilled_report import distilled_lines
 from metarule.inspection.numbers import Document
 from metarule.inspection.probes_report import probes_report
 from metarule.inspection.report import report
@@ -20,8 +20,5 @@ def whole_report(document: Document, figures: Iterable[str]) -> RenderableType:
     """What `metarule inspect` shows."""
     parts = [report(document, figures)]
     parts += [show(document[name]) for name, show in REPORTS.items() if document.get(name)]
-    parts += [
-        Text(f"{row['rule']}, by {row['by']} (held-out share {row['r2_held_out']:.3f}): {row['equation']}")
-        for row in document.get("distilled") or ()
-    ]
+    parts += distilled_lines(document.get("distilled") or [])
     return Group(*parts)
