@@ -15,7 +15,7 @@ from metarule.inspection.card import card
 from metarule.inspection.figure_files import saved
 from metarule.inspection.figures import draw
 from metarule.inspection.kept import SECTIONS
-from metarule.inspection.numbers import Document, blank, found
+from metarule.inspection.numbers import Document, blank, found, merged
 from metarule.inspection.observed import observed
 from metarule.inspection.probes import probes
 from metarule.inspection.stress import stress
@@ -73,7 +73,7 @@ def inspected(asked: Asked, workers: int = 1, progress: Progress = lambda text: 
         document = document or _of_row(made)
         for name in wanted:
             section = COMPUTED[name](made, asked, map, progress)
-            document |= section if name == "card" else {name: section}
+            document = merged(document, section) if name == "card" else document | {name: section}
             if asked.task is None:
                 keep(made, name, section)
     if path and wanted and asked.task is None:

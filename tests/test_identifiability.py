@@ -38,11 +38,10 @@ class Unpaid(Nobody):
 
     gives = Nobody.gives | {"reward"}
 
-    def stage(self, *arguments):
-        found, state = super().stage(*arguments)
-        return {
-            name: replace(each, reward=each.weight.new_zeros(*each.pre.shape[:2], 1)) for name, each in found.items()
-        }, state
+    def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
+        found, state = super().stage(k, theta, network, weights, state, batch, step, noise, wanted)
+        never = batch.x.new_zeros(*batch.x.shape[:2], 1)
+        return {name: replace(each, reward=never) for name, each in found.items()}, state
 
 
 def made(learner: Learner, values: tuple[float, ...], task, steps: int = 3, batch: int = 4) -> Subject:

@@ -26,7 +26,7 @@ def found(path: Path) -> Document:
 
     The content of result.json (`equation`, `terms`, `battery`, `differences`, `tunings`, ...) with `run`, `finished`,
     `planned` generations, `learning_curve` and `coefficients` (normalised, per generation). While a search is under way
-    `equation` is None and `battery` empty. `provenance` and the seeds' intervals are read at once; the rest of the rule
+    `battery` is empty, and `equation` None until a card was computed. `provenance` and the seeds' intervals are read at once; the rest of the rule
     card (`equations`, `locality`, `nearest`, `known_as`, `identifiability`) is what was kept of it, else empty. Raises
     RunError where the folder is not a run's or is damaged.
     """
@@ -52,18 +52,29 @@ def found(path: Path) -> Document:
 def _with_card(path: Path, spec: Document, log: list[Document], document: Document) -> Document:
     """The document with the kept card, if there is one of this rule, and what of a card needs no computing."""
     sections = kept(path, log[-1]["theta"]) if log else {}
-    card = sections.pop("card", {})
-    own = {term["name"]: term for term in card.get("terms", [])}
+    card = sections.pop("card", {}) | {"provenance": provenance(path, spec)}
+    whole = merged(document, card)
     agreed = over_seeds(path)
-    rows = []
-    for term in document["terms"]:
-        called = known(term["name"])
-        plain = {"known_as": called and called.name, "source": called and called.source, "local": None}
-        extra = {key: own.get(term["name"], plain)[key] for key in plain}
-        rows.append({**term, **extra, "seeds": agreed.get(term["name"])})
+    rows = [{**term, "seeds": agreed.get(term["name"])} for term in whole["terms"]]
+    return {**whole, **sections, "terms": rows}
+
+
+def merged(document: Document, card: Document) -> Document:
+    """The document with what a card adds; of a run's coefficients the ranges stay, a row of the zoo has the card's."""
     empty = {"equations": [], "locality": None, "nearest": [], "known_as": None, "identifiability": None}
-    said = {key: card.get(key, value) for key, value in empty.items()}
-    return {**document, **said, **sections, "terms": rows, "provenance": provenance(path, spec)}
+    said = {key: card.get(key, value) for key, value in (empty | {"provenance": None}).items()}
+    own = {term["name"]: term for term in card.get("terms", [])}
+    if document["equation"] is None:
+        said |= {key: card[key] for key in ("equation", "latex") if key in card}
+    rows = [{**_called(term["name"]), **own.get(term["name"], {}), **term} for term in document["terms"]]
+    return {**document, **said, "terms": rows or list(own.values())}
+
+
+def _called(name: str) -> Document:
+    """What is known of a coefficient by its name alone."""
+    called = known(name)
+    source = called.source if called else None
+    return {"known_as": called.name if called else None, "source": source, "local": None, "seeds": None}
 
 
 def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:

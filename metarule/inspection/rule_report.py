@@ -82,7 +82,8 @@ def provenance_lines(document: Document) -> list[RenderableType]:
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in names if name in found["versions"])
     seeds = ", ".join(map(str, found["seeds"].values()))
     said = f" ({versions}{f'; seeds {seeds}' if len(found['seeds']) > 1 else ''})" if versions else ""
-    return [f"To find it again: {found['command']}{said}"]
+    aim = "To find it again" if found["search"] else "To see it learn"
+    return [f"{aim}: {found['command']}{said}"]
 
 
 def _over_seeds(found: Document | None) -> str:
