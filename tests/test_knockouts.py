@@ -13,6 +13,7 @@ from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.evaluation import Conditions
 from metarule.inner import Runs
 from metarule.inspection.knockouts import (
+    FLIPPED,
     STRENGTHS,
     WHOLE,
     knock_ins,
@@ -49,7 +50,7 @@ def of_terms(*coefficients, normalise=True):
 
 def knock_outs_of(subject, episodes=4):
     scores = measured_without(knock_outs(subject, episodes))
-    return scores, {each["term"]: each for each in knocked(subject, scores, [])}
+    return scores, {each["term"]: each for each in knocked(subject, scores, []) if each["kind"] == "knock-out"}
 
 
 def test_leaving_out_a_term_of_weight_0_changes_nothing_at_all():
@@ -65,6 +66,19 @@ def test_the_term_that_a_rule_lives_on_is_found_necessary():
     assert found["error_pre"]["change"]["high"] < -0.2
     assert "necessary" in found["error_pre"]["sentence"]
     assert not found["post_pre"]["necessary"]
+
+
+def test_flipping_a_sign_is_the_rule_with_that_coefficient_negated():
+    subject = of_terms(0.8, 0.001)
+    scores = measured_without(knock_outs(subject, 2))
+    negated = measured_without(knock_outs(of_terms(0.8, -0.001), 2))
+    assert scores[FLIPPED + "rule.forward.post_pre"] == negated[WHOLE] != scores[WHOLE]
+    (entry,) = [
+        each for each in knocked(subject, scores, []) if (each["term"], each["kind"]) == ("error_pre", "sign flip")
+    ]
+    assert entry["change"]["mean"] < -0.2
+    assert not entry["necessary"]
+    assert "error_pre with its sign flipped" in entry["sentence"]
 
 
 @pytest.mark.parametrize(

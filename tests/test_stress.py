@@ -236,6 +236,7 @@ def test_a_condition_holds_where_what_was_beaten_is_beaten_and_backprop_is_no_fu
     entry = verdict(evidence_of(own, backprop=backprop, feedback_alignment=rival), HOME)
     assert entry["holds"] is holds
     assert ("holds" if holds else "does not hold against") in entry["sentence"]
+    assert ("nobody is ahead of anybody" in entry["sentence"]) == (own[0] == rival[0])
 
 
 def test_a_rule_that_was_behind_backprop_may_be_behind_by_as_much():

@@ -116,6 +116,8 @@ def verdict(here: Evidence, home: Evidence) -> dict[str, Any]:
     if not gaps:
         return entry | {"holds": None, "sentence": f"{'; '.join([figures, here.reason or 'no baseline'])}"}
     conclusion = f"does not hold against {' and '.join(lost)}" if lost else "holds"
+    if lost and all(gap.low <= 0 <= gap.high for gap in gaps.values()):
+        conclusion += ", and nobody is ahead of anybody"
     note = f" ({here.reason})" if here.reason else ""
     return entry | {"holds": not lost, "sentence": f"{'; '.join([figures, *parts])}: {conclusion}{note}"}
 

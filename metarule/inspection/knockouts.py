@@ -1,4 +1,4 @@
-"""Knock-outs and knock-ins: a rule without one of its terms, or with one more, on the same episodes as the whole."""
+"""Knock-outs and knock-ins: a rule without a term, with its sign flipped, or with one more, on the same episodes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ LARGEST = 24
 WHOLE = ""
 """The name of the rule as it is."""
 
+FLIPPED = "-"
+"""Before a parameter: the rule with its sign turned, the control that tells a needed term from needed noise."""
+
 
 @dataclass(frozen=True)
 class Listed(LinearRule):
@@ -60,7 +63,7 @@ class Opened(NamedTuple):
 
 
 class Without(NamedTuple):
-    """Work: the whole rule and the rule without each of its terms, on held-out episodes."""
+    """Work: the whole rule and the rule without each of its terms, or with its sign flipped, on held-out episodes."""
 
     opened: Opened
     task: Task
@@ -181,19 +184,20 @@ def _unit(learner: Learner, key: str, term: Term) -> float:
 
 
 def measured_without(work: Without) -> dict[str, dict[str, list[float]]]:
-    """Parameter of the term that was left out, or `WHOLE` -> metric -> score per held-out episode."""
+    """Parameter of the term that was left out, or `FLIPPED` before it, or `WHOLE` -> metric -> score per episode."""
     learner, theta = work.opened
     sizes = normalised(work.opened)
-    left_out = sorted(sizes, key=lambda name: -abs(sizes[name]))[:LARGEST]
-    rows = theta.repeat(1 + len(left_out), 1)
+    largest = sorted(sizes, key=lambda name: -abs(sizes[name]))[:LARGEST]
     place = {param.name: column for column, param in enumerate(learner.params)}
-    for row, name in enumerate(left_out, start=1):
-        rows[row, place[name]] = 0.0
+    made = {WHOLE: theta[0]}
+    for prefix, factor in (("", 0.0), (FLIPPED, -1.0)):
+        for name in largest:
+            row = theta[0].clone()
+            row[place[name]] *= factor
+            made[prefix + name] = row
+    rows = torch.stack(list(made.values()))
     scores = _scores(learner, rows, work.task.held_out(), work.conditions, work.episodes, "battery")
-    return {
-        name: {metric: found[row].tolist() for metric, found in scores.items()}
-        for row, name in enumerate((WHOLE, *left_out))
-    }
+    return {name: {metric: found[row].tolist() for metric, found in scores.items()} for row, name in enumerate(made)}
 
 
 def measured_with(work: With) -> Added:
@@ -221,19 +225,22 @@ def _scores(
 def knocked(
     subject: Subject, without: Mapping[str, Mapping[str, Sequence[float]]], added: Iterable[Added]
 ) -> list[dict[str, Any]]:
-    """Every knock-out and, best first, every knock-in as JSON values.
+    """Every knock-out, every sign flip and, best first, every knock-in as JSON values.
 
     `change` is the score minus that of the whole rule in the same episodes, with its 95 % interval. A term is
     `necessary` where the whole interval of its knock-out is on the worse side of 0.
     """
-    left_out = [
-        _entry(subject, name, "knock-out", scores, without[WHOLE], None)
+    changed = [
+        _entry(
+            subject, name.removeprefix(FLIPPED), "sign flip" if name.startswith(FLIPPED) else "knock-out", scores,
+            without[WHOLE], None,
+        )
         for name, scores in without.items()
         if name != WHOLE
-    ]
+    ]  # fmt: skip
     joined = [_entry(subject, each.param, "knock-in", each.scores, without[WHOLE], each.strength) for each in added]
     sign = 1.0 if subject.task.metrics[subject.task.headline] == "max" else -1.0
-    return left_out + sorted(joined, key=lambda entry: -sign * entry["change"]["mean"])
+    return changed + sorted(joined, key=lambda entry: -sign * entry["change"]["mean"])
 
 
 def _entry(
@@ -262,7 +269,8 @@ def _entry(
         sentence = f"without {name}: {figures}: {verdict}"
     else:
         verdict = "harms" if worse else "would help" if better else "no gain is shown"
-        sentence = f"with {name} at {strength:+.3g}: {figures}: {verdict}"
+        how = "with its sign flipped" if strength is None else f"at {strength:+.3g}"
+        sentence = f"with {name} {how}: {figures}: {verdict}"
     return {
         "term": name, "kind": kind, "metric": metric, "mean": mean, "low": low, "high": high, "change": change,
         "necessary": kind == "knock-out" and worse, "strength": strength, "sentence": sentence,

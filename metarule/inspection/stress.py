@@ -43,7 +43,7 @@ class Effort(NamedTuple):
     tuned: int = 88
     least_tuned: int = 44
     knocked: int = 40
-    searched: int = 6
+    searched: int = 4
 
     def said(self) -> str:
         """The effort in words."""
@@ -131,7 +131,7 @@ def _knocks(subject: Subject, effort: Effort, notes: list[str]) -> list[Work]:
         return []
     cost = _cost(at_home)
     terms = without.opened.theta.shape[1]
-    work = [Work(measured_without, without, cost * effort.knocked * (1 + terms), KNOCK_OUTS)]
+    work = [Work(measured_without, without, cost * effort.knocked * (1 + 2 * terms), KNOCK_OUTS)]
     for each in knock_ins(at_home, effort.knocked, effort.searched):
         runs = effort.knocked + effort.searched * len(each.values)
         work.append(Work(measured_with, each, cost * runs, KNOCK_INS, each.param))

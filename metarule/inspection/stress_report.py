@@ -15,6 +15,9 @@ Rows = list[dict[str, Any]]
 MARKS = {True: Text("✓", style="green"), False: Text("✗", style="bold red"), None: Text("–", style="dim")}
 """A condition that holds, one that does not, one that could not be made."""
 
+SIGNS = {"knock-out": "without", "sign flip": "flipped", "knock-in": "added"}
+"""What is done to a term, in a word."""
+
 SHOWN_ADDED = 6
 """Knock-ins shown, the best ones."""
 
@@ -72,12 +75,11 @@ def terms_table(section: dict[str, Any]) -> Table:
     table.add_column("", overflow="fold")
     added = [each for each in knockouts if each["kind"] == "knock-in"]
     best = added[:SHOWN_ADDED]
-    left_out = [each for each in knockouts if each["kind"] == "knock-out"]
-    for each in (*left_out, *best):
-        sign = "−" if each["kind"] == "knock-out" else "+"
+    changed = [each for each in knockouts if each["kind"] != "knock-in"]
+    for each in (*changed, *best):
         table.add_row(
-            sign, each["term"], _interval(each), _interval(each["change"], sign=True),
-            each["sentence"].rpartition(": ")[2], end_section=bool(left_out) and each is left_out[-1],
+            SIGNS[each["kind"]], each["term"], _interval(each), _interval(each["change"], sign=True),
+            each["sentence"].rpartition(": ")[2], end_section=bool(changed) and each is changed[-1],
         )  # fmt: skip
     if len(added) > len(best):
         table.caption = f"the best {len(best)} of {len(added)} knock-ins; --json has them all"
@@ -108,7 +110,7 @@ def _paired(row: dict[str, Any] | None, own: dict[str, Any]) -> str:
     gap = row.get("first_minus_it")
     if gap is None:
         return "it diverged" if own["mean"] is not None else "–"
-    return _interval(gap, sign=True) + ("" if row.get("bracketed", True) else " *")
+    return _interval(gap, sign=True) + ("" if row.get("bracketed", True) else "*")
 
 
 def _interval(row: dict[str, Any], sign: bool = False) -> str:
