@@ -26,9 +26,9 @@ def found(path: Path) -> Document:
 
     The content of result.json (`equation`, `terms`, `battery`, `differences`, `tunings`, ...) with `run`, `finished`,
     `planned` generations, `learning_curve` and `coefficients` (normalised, per generation). While a search is under way
-    `battery` is empty, and `equation` None until a card was computed. `provenance` and the seeds' intervals are read at once; the rest of the rule
-    card (`equations`, `locality`, `nearest`, `known_as`, `identifiability`) is what was kept of it, else empty. Raises
-    RunError where the folder is not a run's or is damaged.
+    `battery` is empty, and `equation` None until a card was computed. `provenance` and the seeds' intervals are read at
+    once; the rest of the rule card (`equations`, `locality`, `nearest`, `known_as`, `identifiability`) is what was kept
+    of it, else empty. Raises RunError where the folder is not a run's or is damaged.
     """
     spec = read_json(path / "spec.json")
     log = read_log(path / "log.jsonl")

@@ -19,6 +19,12 @@ NEAREST = 5
 PARTS = 4
 """Terms of a direction printed, the largest."""
 
+ENDS = 5
+"""Directions printed of many, so many of the strongest and of the weakest."""
+
+FEW = 3
+"""Null terms of which the reason is printed."""
+
 PLACES = 2
 """Rows of the zoo named with a rule."""
 
@@ -140,13 +146,20 @@ def _identifiability(found: Document) -> list[RenderableType]:
         table.add_column("share", justify="right")
         table.add_column("a unit changes the loss by", justify="right", no_wrap=True)
         table.add_column("determined")
-        for row in found["spectrum"]:
+        rows = found["spectrum"]
+        for row in rows if len(rows) <= 2 * ENDS else [*rows[:ENDS], None, *rows[-ENDS:]]:
+            if row is None:
+                table.add_row(f"{len(rows) - 2 * ENDS} more in between; --json has them all")
+                continue
             mark = Text("yes") if row["determined"] else Text("no", style="bold")
             change = _change(row.get("change"))
             table.add_row(_direction(row["direction"]), f"{row['eigenvalue']:.3g}", _share(row["share"]), change, mark)
         parts.append(table)
     sentences = [Text(found["sentence"])]
-    sentences += [Text(f"Null term. {each['sentence']}") for each in found["null_terms"]]
+    nulls = found["null_terms"]
+    sentences += [Text(f"Null term. {each['sentence']}") for each in nulls[:FEW]]
+    if len(nulls) > FEW:
+        sentences.append(Text(f"Null terms as well: {', '.join(each['name'] for each in nulls[FEW:])}."))
     if found["reduced_equation"]:
         sentences.append(Text.assemble("Without what adds nothing: ", (found["reduced_equation"], "bold")))
     sentences += [Text(f"One class. {each['sentence']}") for each in found["classes"]]
