@@ -163,6 +163,10 @@ class LocalOptimizer(torch.optim.Optimizer):
         super().load_state_dict({**state_dict, "state": {}})
         self._progress = _moved(progress, self._borrowed.parameters[0].device)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy of the model and its optimizer together goes on by itself; torch would leave out all but the groups
+        return dict(vars(self))
+
     def _learner_on(self, x: Tensor) -> Learner:
         """The learner for images of this size, its rates those of `param_groups`."""
         size = (x.shape[2], x.shape[3]) if self._borrowed.convolves else (0, 0)

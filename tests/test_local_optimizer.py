@@ -331,6 +331,18 @@ def test_going_on_from_a_state_dict_is_bit_for_bit_as_if_never_stopped(name):
     assert difference(model, other) == 0
 
 
+def test_a_copy_of_a_model_with_its_optimizer_goes_on_by_itself_and_alike():
+    first, second = batches((6,), 3, 2)
+    model = perceptron_of_tanh()
+    optimizer = LocalOptimizer.of(model, "adam")
+    optimizer.step(*first)
+    twin, its = copy.deepcopy((model, optimizer))
+    its.step(*second)
+    assert difference(model, twin) > 1e-5
+    optimizer.step(*second)
+    assert difference(model, twin) == 0
+
+
 def test_a_state_dict_of_another_credit_assignment_is_refused():
     optimizer = LocalOptimizer.of(perceptron_of_tanh(), "feedback_alignment")
     ((x, y),) = batches((6,), 3, 1)
