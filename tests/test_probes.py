@@ -306,6 +306,14 @@ def test_a_rule_that_nobody_teaches_gets_the_probes_that_make_sense(quick):
     assert "angles" not in draw({"name": "row", "probes": jsonable(found)})
 
 
+def test_errors_that_are_backprops_own_are_said_to_be_and_not_drawn(quick):
+    learner = of_terms(Backprop(), error_pre=0.1, subspace_oja=0.05)
+    found = section.probes(subject_of(learner, TASK, 4, 1), in_turn, lambda text: None)
+    assert found["sentences"][0] == "The errors that its units hear are those of backprop."
+    assert "error_angle" not in {curve["name"] for curve in found["curves"]}
+    assert {row["probe"] for row in found["contrasts"]} == {"angle_to_backprop", "orthonormality"}
+
+
 def test_probes_do_not_depend_on_how_episodes_are_put_together(quick, monkeypatch):
     learner = of_terms(FeedbackAlignment(), error_pre=0.1, subspace_oja=0.05)
     made = subject_of(learner, TASK, 4, 1)

@@ -38,6 +38,9 @@ CONTRASTED = ("error_angle", "angle_to_backprop", "orthonormality")
 EARLY = 0.1
 """The fraction of the training after which the drift is compared with that at its end."""
 
+EXACT = 0.1
+"""Degrees; in float32 the angle of a vector to itself is up to a few hundredths."""
+
 ALL = "mean of layers"
 
 Series = dict[str, dict[str, list[Numbers]]]
@@ -73,6 +76,10 @@ def probes(subject: Subject, map: Map, progress: Callable[[str], None]) -> dict[
     size = -(-EPISODES // AT_ONCE)
     groups = [_joined(walked[first : first + size]) for first in range(0, len(walked), size)]
     first = groups[0]
+    exact = _backprops(first.found)
+    if exact:  # an angle that is 0 by construction is no finding
+        groups = [group._replace(found={**group.found, "error_angle": {}}) for group in groups]
+        first = groups[0]
     ends = {whole: _last(first.found)} | {kept: each.found for kept, each in zip(subsets, groups[1:], strict=True)}
     progress(f"probes: the curl of {DRAWS} small copies")
     curl = _curl(subject, map)
@@ -89,12 +96,19 @@ def probes(subject: Subject, map: Map, progress: Callable[[str], None]) -> dict[
         "episodes": EPISODES,
         "steps": steps,
         "sentences": [
+            *(["The errors that its units hear are those of backprop."] if exact else []),
             *angles_sentence(curves, taught),
             *([curl["sentence"]] if curl else []),
             *dict.fromkeys(row["sentence"] for row in compared if row["sentence"]),
             *(each["sentence"] for each in fixed),
         ],
     }
+
+
+def _backprops(found: Series) -> bool:
+    """True where the errors are backprop's at every moment, to rounding."""
+    angles = [value for series in found["error_angle"].values() for numbers in series for value in numbers]
+    return bool(angles) and all(value < EXACT for value in angles)
 
 
 def _jobs(subject: Subject, names: tuple[str, ...], when: tuple[int, ...], rests: bool = False) -> list[Walk]:
