@@ -43,7 +43,8 @@ bench_memory inspection
 identification
 catalog doctor contracts distillation
 inspecting
-portable borrowed own_loop
+portable sequential own_loop
+borrowed
 local_optimizer
 exporting
 api
