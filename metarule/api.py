@@ -121,8 +121,9 @@ def search(
     is given the first free one after the file's. Raises SpecError on mistakes in the search, RunError where the folder
     is taken or cannot be written. A script that asks for several `workers` needs `if __name__ == "__main__":`.
 
-    >>> run = search("first_rule", "outer.generations=40")  # doctest: +SKIP
-    >>> run.equation  # doctest: +SKIP
+    Examples:
+        >>> run = search("first_rule", "outer.generations=40")  # doctest: +SKIP
+        >>> run.equation  # doctest: +SKIP
     """
     if isinstance(what, Search):
         if overrides:

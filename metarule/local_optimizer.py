@@ -34,9 +34,10 @@ POSITIONS = ("mean", "sum")
 class LocalOptimizer(torch.optim.Optimizer):
     """Trains `model` by `rule`, with the errors that `credit` sends; `step(x, y)` takes the batch, no gradients.
 
-    >>> opt = mr.LocalOptimizer(model, run.rule, credit=run.credit)  # doctest: +SKIP
-    >>> for x, y in loader:  # doctest: +SKIP
-    ...     opt.step(x, y)
+    Examples:
+        >>> opt = mr.LocalOptimizer(model, run.rule, credit=run.credit)  # doctest: +SKIP
+        >>> for x, y in loader:  # doctest: +SKIP
+        ...     opt.step(x, y)
 
     `model`: an nn.Sequential of nn.Linear or nn.Conv2d, each with nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Softplus or nothing
     behind it; nn.Flatten and nn.AvgPool2d between. Its weights are changed in place, in their own dtype and on their
@@ -101,7 +102,8 @@ class LocalOptimizer(torch.optim.Optimizer):
     ) -> LocalOptimizer:
         """Trains `model` as a run, a run's folder, a row of the zoo or an exported .json does, with all its numbers.
 
-        >>> opt = mr.LocalOptimizer.of(model, "feedback_alignment")  # doctest: +SKIP
+        Examples:
+            >>> opt = mr.LocalOptimizer.of(model, "feedback_alignment")  # doctest: +SKIP
         """
         known = portable(learner) if isinstance(learner, str) else learner.portable
         numbers = known.on(borrowed(model, output).network).fixed

@@ -77,3 +77,5 @@ def test_no_page_of_the_site_asks_anything_of_another_host(site):
 def test_docstrings_stand_in_the_python_reference(site):
     text = (site / "reference" / "python_search" / "index.html").read_text()
     assert "Run a search to its end" in text
+    assert 'id="metarule.api.search"' in text
+    assert "<blockquote>" not in text, "an example of a docstring stands under 'Examples:', or it is taken for a quote"

@@ -16,7 +16,8 @@ def export(learner: str | Taught, to: str = "torch", out: str | Path | None = No
     LocalOptimizer.of reads back; "latex" and "sympy", its equation. Raises ValueError where it cannot be written so,
     or not to this file.
 
-    >>> print(mr.export("oja", to="sympy"))  # doctest: +SKIP
+    Examples:
+        >>> print(mr.export("oja", to="sympy"))  # doctest: +SKIP
     """
     if to not in EXPORTS:
         raise ValueError(unknown("to", to, EXPORTS))
