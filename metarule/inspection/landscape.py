@@ -26,7 +26,7 @@ FEWEST, MOST = 6, 32
 AFFORDED = 5e9
 """Weights times events that an evaluation may take: about eight seconds of one core."""
 
-LEAST = 15_000
+LEAST = 30_000
 """Weights that a step of the smallest network takes as long as."""
 
 
