@@ -8,7 +8,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
 # one thread per process, parallel over runs: more threads per process are slower
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/metarule search first_rule --workers $(WORKERS)
@@ -20,6 +20,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
+
+docs: $(VENV)/installed
+	$(BIN)/zensical build --strict
 
 bench: $(VENV)/installed
 	$(BIN)/metarule bench

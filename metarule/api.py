@@ -136,7 +136,7 @@ def search(
     path = Path(runs_dir) / name if name else unused(Path(runs_dir), stem)
     with _one_thread():
         start(RunFolder(path), made, text, workers, listener)
-    finished(path)
+    finished(path, workers)
     return Run(path)
 
 
@@ -151,7 +151,7 @@ def go_on(path: str | Path, *overrides: str, workers: int = 1, listener: Listene
     """Go on with a run where it stands, or extend it: go_on("runs/first_rule", "outer.generations=60")."""
     with _one_thread():
         resume(RunFolder(Path(path)), overrides, workers, listener)
-    finished(Path(path))
+    finished(Path(path), workers)
     return Run(Path(path))
 
 

@@ -87,12 +87,12 @@ def _of_row(row: Subject) -> Document:
     return said | {"finished": True, "summary": ZOO[row.name].summary, "source": ZOO[row.name].source}
 
 
-def finished(path: Path, progress: Progress = lambda text: None) -> list[Path]:
+def finished(path: Path, workers: int = 1, progress: Progress = lambda text: None) -> list[Path]:
     """What every search ends with: its figures drawn and, of a rule, its card written; returns the figures."""
     document = found(path)
     try:
         if document["theta"] and not document["model"] and not document["locality"]:
-            inspected(Asked(str(path)), progress=progress)
+            inspected(Asked(str(path)), workers, progress)
         return draw(path)
     except OSError as error:
         progress(f"no figures, {path / 'figures'} cannot be written: {error.strerror or error}")

@@ -69,7 +69,7 @@ def test_help_shows_four_verbs_and_the_rest_as_advanced(metarule):
         (("search", "oja", "network.hidden=[8]", "--seeds", 2), "leave out network.hidden"),
         (("search", "first_rule", "inner.episodes=1000000000", "--dry-run"), "GiB of memory"),
         (("search", "first_rule", "rules=5"), "rules = 5 must be a table"),
-        (("inspect", "nowhere"), "is nowhere a run folder?"),
+        (("inspect", "nowhere"), "give the path of a run folder"),
         (("list", "rule"), "did you mean 'rules'"),
         (("evaluate", "bakprop"), "did you mean 'backprop'"),
         (("evaluate", "hebb", "--task", "first_rule"), "hears of no targets"),
@@ -138,7 +138,10 @@ def test_inspect_json_keeps_its_contract(metarule, finished):
     found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (code, err) == (0, "")
     assert found["finished"]
-    assert [set(term) for term in found["terms"]] == [{"name", "raw", "normalised", "low", "high"}] * 3
+    term = {"name", "raw", "normalised", "low", "high", "known_as", "source", "local", "seeds"}
+    assert [set(each) for each in found["terms"]] == [term] * 3
+    assert found.keys() >= {"equation", "terms", "battery", "identifiability", "nearest", "locality", "provenance"}
+    assert all(found[key] for key in ("identifiability", "nearest", "locality", "provenance"))
     assert {row["learner"] for row in found["battery"]} == {"discovered", "backprop", "feedback_alignment"}
     assert all(set(row) == ROW for row in found["battery"])
     assert [line["generation"] for line in found["learning_curve"]] == [0, 1]
@@ -206,13 +209,22 @@ def test_a_folder_without_its_log_is_damaged(metarule, copied):
         assert (code, "error: " in err) == (2, True)
 
 
+def test_inspecting_alone_writes_nothing(metarule, copied):
+    def content():
+        return {file: file.stat().st_mtime_ns for file in copied.rglob("*")}
+
+    before = content()
+    for words in ((), ("--json",)):
+        assert metarule("inspect", copied, *words)[0] == 0
+    assert content() == before
+
+
 def test_figures_that_cannot_be_written_do_not_spoil_a_report(metarule, copied):
     shutil.rmtree(copied / "figures")
     (copied / "figures").write_text("a file")
-    for verb in (("inspect", copied), ("search", "--resume", copied, "--workers", 1)):
-        code, out, err = metarule(*verb)
-        assert (code, "dW = " in out) == (0, True)
-        assert "no figures" in err
+    code, out, err = metarule("search", "--resume", copied, "--workers", 1)
+    assert (code, "dW = " in out) == (0, True)
+    assert "no figures" in err
 
 
 def test_a_full_disk_stops_a_search_with_a_sentence(metarule, monkeypatch, tmp_path):

@@ -96,7 +96,12 @@ def _start(file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | No
     source = reading.find(file)
     made, text = reading.read(source, overrides, say)
     path = runs_dir / name if name else unused(runs_dir, source.stem)
-    _work(path, json, lambda listener: jobs.start(RunFolder(path), made, text, where.workers, listener, where.cluster))
+    _work(
+        path,
+        where.workers,
+        json,
+        lambda listener: jobs.start(RunFolder(path), made, text, where.workers, listener, where.cluster),
+    )
 
 
 def _task(
@@ -120,6 +125,7 @@ def _task(
     path = replicates.folder(runs_dir, name or source.stem, task_id)
     _work(
         path,
+        where.workers,
         json,
         lambda listener: jobs.carry_on(RunFolder(path), made, text, where.workers, listener, where.cluster),
     )
@@ -134,18 +140,25 @@ def _resume(path: Path, overrides: tuple[str, ...], where: _Where, json: bool) -
     from metarule import jobs
     from metarule.runs import RunFolder
 
-    _work(path, json, lambda listener: jobs.resume(RunFolder(path), overrides, where.workers, listener, where.cluster))
+    _work(
+        path,
+        where.workers,
+        json,
+        lambda listener: jobs.resume(RunFolder(path), overrides, where.workers, listener, where.cluster),
+    )
 
 
-def _work(path: Path, json: bool, job: Any) -> None:
+def _work(path: Path, workers: int, json: bool, job: Any) -> None:
     import torch
 
     from metarule import jobs
+    from metarule.inspecting import finished
 
     torch.set_num_threads(1)
     try:
         with Progress(stderr()) as progress, jobs.stop_signals(at_once) as stopping:
             job(jobs.Listener(progress.generation, progress.message, stopping))
+            figures = finished(path, workers, progress.message)
     except jobs.Stopped:
         say(f"stopped; everything finished is saved. Go on with: metarule search --resume {path}")
         raise typer.Exit(75) from None
@@ -162,9 +175,6 @@ def _work(path: Path, json: bool, job: Any) -> None:
         raise RunError(
             f"{sentence}; the last finished generation is saved. Go on with: metarule search --resume {path}"
         ) from error
-    from metarule.inspecting import finished
-
-    figures = finished(path, say)
     document = numbers.found(path)
     if json:
         emit(document)

@@ -20,6 +20,9 @@ from metarule.rng import seed_number
 STEP = 0.3
 """Displacement of the differences, in units: wide enough to look over the ripples of single episodes."""
 
+FAR = 1e3
+"""A loss so many times the rule's own is as bad as a lost run: how much worse than that says nothing of curvature."""
+
 FEWEST, MOST = 6, 32
 """Episodes of an evaluation."""
 
@@ -51,7 +54,7 @@ class Change(NamedTuple):
 def hessian(subject: Subject, at: Coordinates, progress: Progress) -> Float[Tensor, "K K"]:
     """The Hessian of the mean loss in the units of the coordinates, by central differences on the same episodes.
 
-    All 1 + 2 K + K (K - 1) rows are one evaluation; a lost run counts as the worst that is not.
+    All 1 + 2 K + K (K - 1) rows are one evaluation; a lost run counts as `FAR` times the rule's own loss.
     """
     size = len(at.names)
     axes = torch.eye(size, dtype=torch.float64) * STEP
@@ -60,7 +63,7 @@ def hessian(subject: Subject, at: Coordinates, progress: Progress) -> Float[Tens
     both = [(axes[one] + axes[two]) / 2 for one, two in pairs]
     steps = torch.stack([_still(at)[0], *axes, *-axes, *both, *(-each for each in both)])
     losses = evaluated(subject, at.moved(steps), "the loss around the rule", progress)
-    mean = losses.masked_fill(~losses.isfinite(), float(losses[losses.isfinite()].max())).mean(1)
+    mean = losses.clamp(max=FAR * float(losses[0].abs().mean())).mean(1)
     base, plus, minus = mean[0], mean[1 : 1 + size], mean[1 + size : 1 + 2 * size]
     found = torch.diag((plus - 2 * base + minus) / STEP**2)
     first = 1 + 2 * size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from metarule.intervals import interval
 from metarule.records import RunError, read_json
 from metarule.replicates import beside
 
@@ -32,6 +31,8 @@ def over_seeds(path: Path) -> dict[str, dict[str, Any]]:
     alike = [each for each in results if _choices(each) == _choices(own)]
     if len(alike) < 2:
         return {}
+    from metarule.intervals import interval  # brings scipy, which a run without replicates is shown without
+
     found = {}
     for term in own["terms"]:
         name = term["name"]

@@ -61,9 +61,7 @@ class LinearRule(Rule):
 
     def summands(self, theta: Float[Tensor, "P"]) -> tuple[Summand, ...]:
         numbers = self.coefficients(theta[None])[0].tolist() if self.params else [1.0] * len(self.weighted)
-        return tuple(
-            Summand(term, number, self.normalise) for term, number in zip(self.weighted, numbers, strict=True)
-        )
+        return tuple(Summand(term, number, self.normalise) for term, number in zip(self.weighted, numbers, strict=True))
 
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
         if not self.params:
