@@ -173,15 +173,19 @@ def locality(document: Document) -> Html | None:
         return None
     credit = found.get("credit") or {}
     columns = (Column("signal"), Column("where"), Column("at the synapse"), Column("meaning", wide=True))
-    lines = [
-        [signal["name"], signal["side"], mark(signal["local"], "local", "not local"), signal["meaning"]]
-        for signal in found["signals"]
-    ]
+    lines = [[signal["name"], signal["side"], _where(signal), signal["meaning"]] for signal in found["signals"]]
     return section(
         "locality", "Locality",
         tag("p", mark(found["local"], "local", "not local"), f": {found['sentence']}", class_="lead"),
         note(credit.get("sentence")), table("Signals that the rule reads", columns, lines),
     )  # fmt: skip
+
+
+def _where(signal: Document) -> Html:
+    """Whether a synapse has a signal of itself, or it is brought there by the credit assignment."""
+    if signal.get("delivered"):
+        return fact(False, "", "delivered")
+    return mark(signal["local"], "local", "not local")
 
 
 def identifiability(document: Document) -> Html | None:
