@@ -21,7 +21,7 @@ from metarule.inspection.page_charts import Axis
 from metarule.inspection.page_heat import LEVELS, heat_map, level_of
 from metarule.inspection.page_parts import number
 from metarule.inspection.page_provenance import toml
-from metarule.inspection.page_summary import verdict
+from metarule.inspection.page_summary import figures, verdict
 from metarule.inspection.thinned import ceiling, thinned
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(1)>'
@@ -291,6 +291,26 @@ def test_a_search_is_written_as_toml_reads_it():
     assert tomllib.loads(toml(search | {"left_out": None})) == {
         "task": search["task"], "rule": {"terms": ["a", "b"]}, "a b": search["a b"]
     }  # fmt: skip
+
+
+def test_every_kind_of_change_has_its_own_caption():
+    made = document()
+    rows = made["stress"]["knockouts"]
+    made["stress"]["knockouts"] = rows + [{**row, "kind": "sign flip"} for row in rows if row["kind"] == "knock-in"]
+    text = page(made, episodes())
+    changes = ("without one of its terms", "with the sign of one of its terms turned", "with one more term")
+    counts = {text.count(f"the rule {change}") for change in changes}
+    assert len(counts) == 1
+    assert 0 not in counts
+
+
+def test_a_condition_that_could_not_be_made_does_not_count_against_a_rule():
+    made = document()
+    entry = {"condition": "data", "group": "data", "sentence": "."}
+    made["stress"]["verdicts"] = [{**entry, "holds": holds} for holds in (True, False, None, None)]
+    assert "1 of 2" in (figures(made) or "")
+    made["stress"]["verdicts"] = made["stress"]["verdicts"][2:]
+    assert "holds up" not in (figures(made) or "")
 
 
 def test_the_verdict_names_the_best_baseline_and_says_where_they_are_level():

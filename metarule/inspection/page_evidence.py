@@ -34,6 +34,13 @@ DRAWN = 24
 FIRST = 8
 """Those of them that are shown before anybody asks: one colour each."""
 
+KNOCKED = {
+    "knock-out": "Knock-out: the rule without one of its terms",
+    "sign flip": "Sign flip: the rule with the sign of one of its terms turned",
+    "knock-in": "Knock-in: the rule with one more term",
+}
+"""Kind of change -> what it is called above its table."""
+
 
 def search(document: Document) -> Html | None:
     """Objective, metrics and coefficients over the generations."""
@@ -182,7 +189,7 @@ def _mean(row: Row | None) -> Cell:
 
 
 def knockouts(document: Document) -> Html | None:
-    """What the loss of each term costs, and what one more term would bring."""
+    """What the loss of each term or of its sign costs, and what one more term would bring."""
     rows: list[Row] = (document.get("stress") or {}).get("knockouts") or []
     kinds = dict.fromkeys(row["kind"] for row in rows)
     made = [_knocked(kind, [row for row in rows if row["kind"] == kind]) for kind in kinds]
@@ -194,7 +201,7 @@ def _knocked(kind: str, rows: list[Row]) -> Html:
     place = frame((row["change"] for row in rows), zero=True)
     columns = (
         Column("term"), Column(words(rows[0]["metric"]), True), Column("change", True), Column("95 % interval", True),
-        Column("", drawn=True), Column("necessary" if out else "what it brings"),
+        Column("", drawn=True), Column("necessary" if out else "what it does"),
     )  # fmt: skip
     lines: list[list[Cell]] = [
         [
@@ -208,9 +215,8 @@ def _knocked(kind: str, rows: list[Row]) -> Html:
         ]
         for row in rows
     ]
-    caption = "Knock-out: the rule without one of its terms" if out else "Knock-in: the rule with one more term"
     said = details(f"Every {kind} as a sentence", listed(row["sentence"] for row in rows))
-    return together([table(caption, columns, lines, sortable=True), said])
+    return together([table(KNOCKED.get(kind, kind), columns, lines, sortable=True), said])
 
 
 def front(document: Document) -> Html | None:

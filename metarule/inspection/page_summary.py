@@ -47,10 +47,10 @@ def figures(document: Document) -> Html | None:
         shown.append(("locality", "local" if locality["local"] else "not local", locality.get("level") or ""))
     if document.get("known_as"):
         shown.append(("known as", document["known_as"], "by what it does"))
-    verdicts = (document.get("stress") or {}).get("verdicts")
-    if verdicts:
-        holds = sum(each["holds"] is True for each in verdicts)
-        shown.append(("holds up", f"{holds} of {len(verdicts)}", "stress conditions"))
+    verdicts = (document.get("stress") or {}).get("verdicts") or []
+    made = [each["holds"] for each in verdicts if each["holds"] is not None]  # one that cannot be made is no failure
+    if made:
+        shown.append(("holds up", f"{sum(made)} of {len(made)}", "stress conditions"))
     if not shown:
         return None
     entries = (
