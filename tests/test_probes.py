@@ -243,7 +243,7 @@ def test_terms_are_taken_from_the_whole_and_added_to_the_leading_one():
 def test_what_a_term_does_is_said_as_its_intervals_say_it():
     def row(mean, reach):
         gap = {"mean": mean, "low": mean - reach, "high": mean + reach}
-        return {"term": "oja", "to": ["error_pre"], "difference": gap, "diverged": 0}
+        return {"term": "oja", "to": ["error_pre"], "difference": gap, "diverged": 0, "diverged_with": 0}
 
     said = contrast_sentence({"orthonormality": row(-0.1, 0.02), "error_angle": row(0.3, 0.5)}, 20)
     assert said.startswith("oja, added to error_pre, raises orthonormality (E -0.1 ")
@@ -251,6 +251,17 @@ def test_what_a_term_does_is_said_as_its_intervals_say_it():
     said = contrast_sentence({"orthonormality": row(0.1, 0.02), "error_angle": row(-9.0, 0.5)}, 20)
     assert "raises alignment of errors" in said
     assert "but lowers orthonormality" in said
+
+
+def test_runs_that_diverged_are_counted_on_both_sides_and_an_angle_that_is_none_is_no_divergence():
+    nothing = {"mean": None, "low": None, "high": None}
+    some = {"mean": -0.1, "low": -0.2, "high": -0.05}
+    row = {"term": "oja", "to": ["error_pre"], "difference": some, "diverged": 0, "diverged_with": 15}
+    still = row | {"difference": nothing, "diverged": 20, "diverged_with": 20}
+    said = contrast_sentence({"orthonormality": row, "angle_to_backprop": still}, 20)
+    assert said.endswith("(15 runs diverged with it).")
+    gone = {"orthonormality": row | {"difference": nothing, "diverged_with": 20}}
+    assert contrast_sentence(gone, 20) == "Of 20 runs 0 diverge without oja, and 20 with it beside error_pre."
 
 
 def subject_of(learner, task, steps, batch, name="row"):

@@ -259,6 +259,7 @@ def test_a_rule_that_diverges_does_not_hold_and_a_baseline_that_diverges_is_beat
     entry = verdict(seen(lost, fine), home)
     assert not entry["holds"]
     assert "diverged" in entry["sentence"]
+    assert not verdict(seen(lost, fine), seen(lost, fine))["holds"]  # nor where it diverges at home too
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,16 @@ def test_a_rule_is_observed_where_it_stands_and_what_it_did_is_what_it_says():
     assert sum(len(half.change) for half in halves) == len(seen.change)
     shared = np.intersect1d(halves[0].signals["weight"], halves[1].signals["weight"])
     assert set(shared) <= {0.0}  # biases start at 0; all other weights are of other runs
+
+
+def test_a_rule_whose_runs_all_diverge_has_no_surface_and_says_so():
+    made = subject_of(Terms(("weight_decay", "post_pre")), Backprop(), NETWORK, FewShot(ways=2, shots=8, queries=2), 8)
+    names = [param.name for param in made.learner.params]
+    made = replace(made, theta=torch.full((1, len(names)), 1e80, dtype=torch.float64))
+    assert observed(made, "forward") is None
+    section = surfaces(made)
+    assert section["surfaces"] == []
+    assert "diverge" in section["sentences"][0]
 
 
 def test_a_rule_that_serves_no_projection_is_not_observed():

@@ -123,6 +123,8 @@ def verdict(here: Evidence, home: Evidence) -> dict[str, Any]:
 
 
 def _kept(subject: Subject, other: str, gap: Gap, before: Gap | None) -> bool:
+    if gap.mean == -math.inf:  # who diverges holds nowhere, were it at home also there
+        return False
     rival = subject.baselines[other].credit.kind != TRANSPORT
     if rival and before is not None and before.low > 0:
         return gap.low > 0

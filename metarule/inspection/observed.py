@@ -76,7 +76,8 @@ def typical(learner: Learner, key: str) -> Projection | None:
 
 
 def observed(subject: Subject, key: str) -> Observed | None:
-    """What rule `key` of a subject met and did on the task that its search saw; None where it serves no projection.
+    """What rule `key` of a subject met and did on the task that its search saw; None where it serves no projection, or
+    no run is left.
 
     Runs that diverged are left out. Raises ValueError where a change is not finite although its run was.
     """
@@ -117,6 +118,8 @@ def observed(subject: Subject, key: str) -> Observed | None:
         return None
     table = torch.cat(rows, dim=1)
     finite = table[..., :-1].isfinite().all(dim=(1, 2)) if table.shape[1] else table.new_zeros(0, dtype=torch.bool)
+    if not finite.any():
+        return None
     table = table[finite].flatten(0, 1)
     if not table[:, -1].isfinite().all():
         raise ValueError(

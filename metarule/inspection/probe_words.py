@@ -85,11 +85,14 @@ def contrast_sentence(means: Mapping[str, Mapping[str, Any]], runs: int) -> str:
             gap = means[probe]["difference"]
             what = "of errors" if probe == "error_angle" else "of updates"
             effects.append((-direction(gap), f"{name} {what}", f"angle {between(gap, sign=True)} degrees"))
-    lost = max(row["diverged"] for row in means.values())
-    tail = f" ({lost} runs diverged without it)" if lost else ""
+    # an angle may be none because nothing moves: a run that diverged has no number at all
+    lost, broken = (min(row[key] for row in means.values()) for key in ("diverged", "diverged_with"))
+    counts = [(lost, "without it"), (broken, "with it")]
+    said = [f"{count} runs diverged {how}" for count, how in counts if count]
+    tail = f" ({', '.join(said)})" if said else ""
     known = [effect for effect in effects if "–" not in effect[2]]
     if not known:
-        return f"Without {first['term']}, {lost} of {runs} runs diverge."
+        return f"Of {runs} runs {lost} diverge without {first['term']}, and {broken} with it beside {rest}."
     verbs = {1: "raises", -1: "lowers", 0: "does not measurably change"}
     groups = [(verbs[sign], [f"{n} ({t})" for s, n, t in known if s == sign]) for sign in (1, -1, 0)]
     said = [f"{verb} {' and '.join(names)}" for verb, names in groups if names]

@@ -229,6 +229,7 @@ def _contrast(pair: Contrast, ends: dict[frozenset[str], Series], hidden: set[st
                     "without": spread(right)["mean"],
                     "difference": spread([a - b for a, b in zip(left, right, strict=True)]),
                     "diverged": sum(not math.isfinite(value) for value in right),
+                    "diverged_with": sum(not math.isfinite(value) for value in left),
                     "sentence": "",
                 }
             )

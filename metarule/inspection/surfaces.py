@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarule.inspection.observed import Observed, evaluated, observed
+from metarule.inspection.observed import Observed, evaluated, observed, typical
 from metarule.inspection.subject import Subject
 from metarule.rng import noise_for
 from metarule.rules import Rule
@@ -51,6 +51,8 @@ def surfaces(subject: Subject, equations: Mapping[str, str] | None = None) -> di
     for key, rule in subject.learner.rules.items():
         seen = observed(subject, key)
         if seen is None:
+            if typical(subject.learner, key) is not None:
+                sentences.append(f"The rule of {key} has no surface: no run on its task is left that did not diverge.")
             continue
         theta = columns.rules[key][0]
         said = equation_of(rule, theta, seen) or (equations or {}).get(key)
