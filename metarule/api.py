@@ -83,7 +83,7 @@ class Run:
     @functools.cached_property
     def portable(self) -> Portable:
         """What it found, apart from the network it was found on: parts and numbers."""
-        return taken(self.learner, self.theta, self.path, self._plain[0].plugins)
+        return taken(self._plain[0], self.theta, self.path)
 
     @property
     def credit(self) -> CreditAssignment:

@@ -118,6 +118,8 @@ class Borrowed:
         """
         first = self.layers[0]
         weight = first.matrix
+        if not x.numel():
+            raise ValueError(f"x has shape {tuple(x.shape)}: a batch without a sample has nothing to learn from")
         if x.dtype != weight.dtype or x.device != weight.device:
             raise ValueError(
                 f"x has dtype {x.dtype} on {x.device}, the model {weight.dtype} on {weight.device}; "
@@ -136,12 +138,16 @@ class Borrowed:
             raise ValueError(f"x has shape {tuple(x.shape)}; '{first.name}' reads (batch, {weight.shape[1]})")
         return x[None]
 
-    def targets(self, y: Tensor) -> Float[Tensor, "1 B I"]:
-        """Targets of a batch: classes (B), whole numbers, as one-hot; values (B I) as they are.
+    def targets(self, y: Tensor, count: int) -> Float[Tensor, "1 B I"]:
+        """Targets of a batch of `count` samples: classes (B), whole numbers, as one-hot; values (B I) as they are.
 
-        Raises ValueError where they are neither, or where nobody said which loss values go with.
+        Raises ValueError where they are neither, or not as many, or where nobody said which loss values go with.
         """
         like, width = self.layers[-1].matrix, self.layers[-1].matrix.shape[0]
+        if not isinstance(y, Tensor):
+            raise ValueError(f"y is a {type(y).__name__}; give a tensor, as in torch.as_tensor(y)")
+        if y.shape[:1] != (count,):
+            raise ValueError(f"y has shape {tuple(y.shape)}, and x is a batch of {count}; give one target per sample")
         if are_classes(y):
             if width == 1 or y.min() < 0 or y.max() >= width:
                 takes = f"classes from 0 to {width - 1} or " if width > 1 else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,8 +83,7 @@ class LocalOptimizer(torch.optim.Optimizer):
         self._learner = replace(bare, fixed=numbers)
         _check_positions(self._borrowed, self._learner)
         self._on: dict[Pair, Learner] = {}
-        self._frozen = self._borrowed.frozen()
-        if self._frozen >= {projection.name for projection in self._learner.network.projections}:
+        if self._borrowed.frozen() >= {projection.name for projection in self._learner.network.projections}:
             raise ValueError("no parameter of the model has requires_grad=True: nothing would learn")
         parameters = self._borrowed.parameters
         if len({(parameter.dtype, parameter.device) for parameter in parameters}) > 1:
@@ -94,7 +95,7 @@ class LocalOptimizer(torch.optim.Optimizer):
     def of(
         cls,
         model: nn.Module,
-        learner: str | Taught,
+        learner: str | Path | Taught,
         lr: float | None = None,
         output: str | None = None,
         seed: int = 0,
@@ -102,10 +103,12 @@ class LocalOptimizer(torch.optim.Optimizer):
     ) -> LocalOptimizer:
         """Trains `model` as a run, a run's folder, a row of the zoo or an exported .json does, with all its numbers.
 
+        What a run or a .json names as its plug-ins, files of Python, is imported.
+
         Examples:
             >>> opt = mr.LocalOptimizer.of(model, "feedback_alignment")  # doctest: +SKIP
         """
-        known = portable(learner) if isinstance(learner, str) else learner.portable
+        known = portable(learner)
         numbers = known.on(borrowed(model, output).network).fixed
         return cls(model, known.rules, known.credit, known.synapses, numbers, lr, output, seed, positions)
 
@@ -127,17 +130,19 @@ class LocalOptimizer(torch.optim.Optimizer):
                 "step() needs the batch: opt.step(x, y); a local rule learns from the activity that a batch makes, "
                 "there is no gradient to read, and backward() is not called"
             )
-        taught = None if y is None else self._borrowed.targets(y)
+        events = self._borrowed.events(x)
+        taught = None if y is None else self._borrowed.targets(y, len(x))
         if reward is None and y is not None and taught is not None:
             valued = self._borrowed.network.output == "linear" and not are_classes(y)
             reward = functools.partial(_closeness if valued else _share, taught)
-        batch = Batch(self._borrowed.events(x), taught, reward)
+        batch = Batch(events, taught, reward)
         learner, now, own = self._learner_on(x), int(self._progress["step"]), self._borrowed.weights()
         world = self._world(learner, batch)
         columns = learner.columns(world.block.theta)
         if "weights" in self._progress:
-            parts = {name: self._progress[name] for name in CARRIED}
-            state = {**parts, "weights": own | self._progress["weights"]}
+            # the model may have been moved since, or the state may be another device's
+            parts = {name: _moved(self._progress[name], x) for name in CARRIED}
+            state = {**parts, "weights": own | _moved(self._progress["weights"], x)}
         else:  # only now are the weights those that it learns from
             state = learner.init(columns, world.episode_noise, given=own)
         state = world.advance(columns, state, range(now, now + 1), in_place=False)
@@ -154,16 +159,26 @@ class LocalOptimizer(torch.optim.Optimizer):
 
         Raises ValueError where it is another one's.
         """
-        progress = state_dict["state"]
-        own = {projection.name for projection in self._learner.network.projections}
-        others = {projection.name for projection in self._learner.projections} - own
-        if "step" not in progress or ("weights" in progress and set(progress["weights"]) != others):
+        progress = state_dict.get("state", {})
+        mine = self._fresh()
+        begun = {part: progress[part] for part in mine if part in progress}
+        if not {"step", "seed"} <= progress.keys() or (begun and _shapes(begun) != _shapes(mine)):
             raise ValueError(
-                "the state is not that of an optimizer with this rule and credit assignment: it needs weights of "
-                f"{', '.join(sorted(others)) or 'nothing but the model'}; make the optimizer as it was made then"
+                "the state is not that of an optimizer of this model with this rule, credit assignment and synapse "
+                f"model: it needs weights of {', '.join(sorted(mine['weights'])) or 'nothing but the model'}; make the "
+                "optimizer as it was made then"
             )
         super().load_state_dict({**state_dict, "state": {}})
-        self._progress = _moved(progress, self._borrowed.parameters[0].device)
+        self._progress = progress
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Raises ValueError: all parameters are in the one group of the model."""
+        if self.param_groups:
+            raise ValueError(
+                "LocalOptimizer has one group, all of its model; freeze layers with requires_grad_(False), and give "
+                "another model another optimizer"
+            )
+        super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of the model and its optimizer together goes on by itself; torch would leave out all but the groups
@@ -178,11 +193,19 @@ class LocalOptimizer(torch.optim.Optimizer):
             self._on[size] = replace(self._learner, network=network, schedule=functools.partial(self._rates, shared))
         return self._on[size]
 
+    def _fresh(self) -> State:
+        """What is carried before the first step, of the weights those that are not the model's own."""
+        world = self._world(self._learner, Batch(self._borrowed.parameters[0].new_zeros(1, 1, 1), None, None))
+        own = self._borrowed.weights()
+        state = self._learner.init(self._learner.columns(world.block.theta), world.episode_noise, given=own)
+        others = {name: weight for name, weight in state["weights"].items() if name not in own}
+        return {**{part: state[part] for part in CARRIED}, "weights": others}
+
     def _rates(self, shared: Mapping[str, int], step: int) -> dict[str, float]:
         """What the rate of every plastic projection is multiplied with."""
-        rate = float(self.param_groups[0]["lr"])
+        rate, frozen = float(self.param_groups[0]["lr"]), self._borrowed.frozen()
         return {
-            projection.name: 0.0 if projection.name in self._frozen else rate * shared.get(projection.name, 1)
+            projection.name: 0.0 if projection.name in frozen else rate * shared.get(projection.name, 1)
             for projection in self._learner.plastic
         }
 
@@ -207,6 +230,7 @@ def _assembled(
     synapse: SynapseModel | Mapping[str, SynapseModel] | None,
 ) -> tuple[Learner, dict[str, Portable | None]]:
     """The learner on a network, and what its rules, credit assignment and synapse models were found with."""
+    _check_kinds(rule, credit, synapse)
     several = isinstance(rule, Mapping)
     known = carried(next(iter(rule.values())) if several else rule)
     rules: Mapping[str, Rule] = rule if several else {next(iter(known.rules), "forward") if known else "forward": rule}
@@ -224,6 +248,23 @@ def _assembled(
     learner = Learner(network, whole, rules, synapses)
     sources = {"rule": known, "credit": carried(credit) if credit else known, "synapse": None if synapse else known}
     return learner, sources
+
+
+def _check_kinds(rule: Any, credit: Any, synapse: Any) -> None:
+    """Raises ValueError where a part is none: a name, a class, or one of another kind."""
+    for name, given, kind in (
+        ("rule", rule, Rule),
+        ("credit", credit, CreditAssignment),
+        ("synapse", synapse, SynapseModel),
+    ):
+        keyed = isinstance(given, Mapping) and name != "credit"
+        parts = list(given.values()) if keyed else [] if given is None and name != "rule" else [given]
+        wrong = [part for part in parts if not isinstance(part, kind)]
+        if wrong or (keyed and not parts):
+            raise ValueError(
+                f"{name} = {wrong[0] if wrong else given!r} is no {kind.__name__}; give one, as in "
+                "LocalOptimizer(model, Delta(), credit=Backprop()), or a name to LocalOptimizer.of(model, 'backprop')"
+            )
 
 
 def _brought(learner: Learner, sources: Mapping[str, Portable | None]) -> dict[str, float]:
@@ -245,6 +286,8 @@ def _named(learner: Learner, theta: Mapping[str, float]) -> dict[str, float]:
         if len(fits) != 1:
             said = f"theta: '{given}' may be {', '.join(fits)}; say which" if fits else unknown("theta", given, names)
             raise ValueError(said)
+        if not math.isfinite(float(value)):
+            raise ValueError(f"theta: '{given}' = {value} must be a finite number")
         made[fits[0]] = float(value)
     return made
 
@@ -277,8 +320,17 @@ def _closeness(y: Tensor, action: Tensor) -> Tensor:
     return -0.5 * (action - y).square().sum(-1, keepdim=True)
 
 
-def _moved(part: Any, device: torch.device) -> Any:
-    """Nested dicts whose tensors are on `device`."""
+def _moved(part: Any, like: Tensor) -> Any:
+    """Nested dicts whose tensors are on the device of `like`, and of its dtype where they are no whole numbers."""
     if isinstance(part, dict):
-        return {name: _moved(each, device) for name, each in part.items()}
-    return part.to(device) if isinstance(part, Tensor) else part
+        return {name: _moved(each, like) for name, each in part.items()}
+    if not isinstance(part, Tensor):
+        return part
+    return part.to(like) if part.is_floating_point() else part.to(like.device)
+
+
+def _shapes(part: Any) -> Any:
+    """Nested dicts of the shapes of tensors."""
+    if isinstance(part, dict):
+        return {name: _shapes(each) for name, each in part.items()}
+    return tuple(part.shape) if isinstance(part, Tensor) else None

@@ -19,6 +19,7 @@ from metarule.network import Network, Population, Projection
 from metarule.plugins import load_plugin, plug
 from metarule.records import RunError
 from metarule.rules import Rule
+from metarule.spec import Search
 from metarule.synapses import SynapseModel
 from metarule.zoo import ZOO
 
@@ -35,7 +36,8 @@ Part = TypeVar("Part", bound=Any)
 class Portable:
     """Credit assignment, rules and synapse models by key, and their `numbers` by the names of `Learner.all_params`.
 
-    `network` is where it was found, or proven; `path` a run's folder, None for a row of the zoo.
+    `network` is where it was found, or proven; `path` a run's folder, None for a row of the zoo; `document` what a file
+    that it was read back from says of it: where it is `from`, its `provenance`.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Portable:
     summary: str = ""
     path: Path | None = None
     plugins: tuple[str, ...] = ()
+    document: Mapping[str, Any] | None = None
 
     @property
     def portable(self) -> Portable:
@@ -82,31 +85,43 @@ class Taught(Protocol):
         ...
 
 
-def portable(name: str) -> Portable:
+def portable(known: str | Path | Taught) -> Portable:
     """A row of the zoo with its numbers, what a run found, or what was exported to a .json file.
 
-    Raises ValueError where the name is none of these.
+    Raises ValueError where it is none of these.
     """
+    if not isinstance(known, str | Path):
+        if not hasattr(known, "portable"):
+            raise ValueError(
+                f"{known!r} is nothing that learns: give a row of the zoo, a run or its folder, or an exported .json"
+            )
+        return known.portable
+    name = str(known)
     if name.endswith(".json"):
         return rebuilt(Path(name))
     if name not in ZOO:
         folder = folder_of(name)
         search, values = found_by(folder, resumed(folder, recorded(folder)))
-        if search.model is not None:
-            raise RunError(f"{folder.path} trained a [model] by descent and has no rule to take along")
-        return taken(search.learner, values, folder.path, search.plugins)
+        return taken(search, values, folder.path)
     row = ZOO[name]
     network = host_network(row, TRIALS["digits"])
     numbers = {param.name: param.start for param in row.searchable(network).params}
     return Portable(name, row.credit, row.rules, row.synapses, numbers, network, row.source, row.summary)
 
 
-def taken(learner: Learner, values: Mapping[str, float], path: Path, plugins: tuple[str, ...] = ()) -> Portable:
-    """What a run found, from its learner and the numbers of theta by name."""
+def taken(search: Search, values: Mapping[str, float], path: Path) -> Portable:
+    """What a run found, from the search of this structure and the numbers of theta by name.
+
+    Raises RunError where it found no rule.
+    """
+    if search.model is not None:
+        raise RunError(f"{path} trained a [model] by descent and has no rule to take along")
+    learner = search.learner
     numbers = {**learner.fixed, **values}
     return Portable(
-        str(path), learner.credit, learner.rules, learner.synapses, numbers, learner.network, path=path, plugins=plugins
-    )
+        str(path), learner.credit, learner.rules, learner.synapses, numbers, learner.network, path=path,
+        plugins=search.plugins,
+    )  # fmt: skip
 
 
 def carrying(part: Part, whole: Portable) -> Part:
@@ -122,13 +137,24 @@ def carried(part: object) -> Portable | None:
 
 
 def rebuilt(file: Path) -> Portable:
-    """What `metarule export --to json` wrote; raises ValueError where a file is not that."""
+    """What `metarule export --to json` wrote; the files of Python that it names as its plug-ins are imported.
+
+    Raises ValueError where a file is not that.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} is no JSON that could be read: {error}") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ValueError(f"{file} is not a learner that metarule export --to json wrote (schema '{SCHEMA}')")
+    try:
+        return _read(found)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}); export it again") from error
+
+
+def _read(found: dict[str, Any]) -> Portable:
+    """The learner of a document."""
     for plugin in found["plugins"]:
         load_plugin(plugin)
     network = found["network"]
@@ -144,9 +170,10 @@ def rebuilt(file: Path) -> Portable:
         plug("credit", found["credit"]),
         {key: plug("rule", table, f"rules.{key}") for key, table in found["rules"].items()},
         {key: plug("synapse", table, f"synapses.{key}") for key, table in found["synapses"].items()},
-        found["numbers"],
+        {name: float(value) for name, value in found["numbers"].items()},
         Network(**{**network, **parts}),
         found["source"],
         found["summary"],
         plugins=tuple(found["plugins"]),
+        document={"from": [str(sentence) for sentence in found["from"]], "provenance": found["provenance"]},
     )

@@ -83,6 +83,8 @@ def layers_of(modules: list[tuple[str, nn.Module]]) -> tuple[tuple[Layer, ...], 
             before.append(module)
             bent = True
         elif kind in ACTIVATIONS and not bent:
+            if getattr(module, "threshold", 20) != 20:
+                raise ValueError(f"'{name}' {module} is a line from its threshold on; leave threshold at 20")
             activation, beta = ACTIVATIONS[kind](module)
             layers[-1] = layers[-1]._replace(activation=activation)
             betas |= {} if beta is None else {f"'{name}' {module}": beta}
@@ -109,6 +111,12 @@ def _checked(layer: Layer, earlier: list[Layer]) -> Layer:
         raise ValueError(
             f"'{layer.name}' is the very layer that '{earlier[0].name}' or another one is; give it its own"
         )
+    if not isinstance(module.weight, nn.Parameter):
+        raise ValueError(
+            f"'{layer.name}' {module} computes its weight from other parameters; give it a weight of its own"
+        )
+    if any(module.weight is other.module.weight for other in earlier):
+        raise ValueError(f"'{layer.name}' {module} shares its weight with an earlier layer; give it its own")
     flattened = any(isinstance(part, nn.Flatten) for part in layer.before)
     for part in layer.before:
         if isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) != (1, -1):

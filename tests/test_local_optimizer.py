@@ -15,6 +15,7 @@ import torch
 from building import EXACT
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.utils import prune
 
 from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
@@ -488,6 +489,91 @@ def test_what_a_step_cannot_use_is_refused_with_a_sentence():
         optimizer.step(x)
     with pytest.raises(ValueError, match=r"classes .batch. as whole numbers"):
         optimizer.step(x, x[:, :2])
+
+
+def test_targets_are_as_many_as_samples_and_a_batch_is_not_empty():
+    optimizer = LocalOptimizer(perceptron(), Delta(), Backprop(), output="linear")
+    ((x, y),) = batches((6,), 3, 1)
+    for targets in (y[:1], y[:5], x[:1, :3]):  # one target would be spread over all samples
+        with pytest.raises(ValueError, match="one target per sample"):
+            optimizer.step(x, targets)
+    with pytest.raises(ValueError, match="without a sample"):
+        optimizer.step(x[:0], y[:0])
+    with pytest.raises(ValueError, match="y is a list"):
+        optimizer.step(x, y.tolist())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_layer_that_is_thawed_later_learns_from_then_on():
+    model = perceptron()
+    first = layer(model, "0").requires_grad_(False)
+    optimizer = LocalOptimizer(model, Delta(), Backprop(), lr=0.1)
+    before = first.weight.clone()
+    shown = batches((6,), 3, 2)
+    optimizer.step(*shown[0])
+    assert torch.equal(first.weight, before)
+    first.requires_grad_(True)
+    optimizer.step(*shown[1])
+    assert not torch.equal(first.weight, before)
+
+
+def test_a_model_that_was_moved_to_another_dtype_goes_on_with_its_feedback():
+    model = perceptron()
+    optimizer = LocalOptimizer.of(model, "kolen_pollack")
+    first, second = batches((6,), 3, 2)
+    optimizer.step(*first)
+    twin, other = copy.deepcopy((model, optimizer))
+    other.step(*second)
+    model.float()
+    optimizer.step(second[0].float(), second[1])
+    assert difference(model.double(), twin) < 1e-6
+
+
+def test_a_state_of_another_model_rule_or_synapse_is_refused():
+    ((x, y),) = batches((6,), 3, 1)
+    small = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 4), nn.Softplus(2.0), nn.Linear(4, 3)).double()
+    for model, row, other in (
+        (perceptron(), "backprop", "adam"),
+        (perceptron(), "adam", "backprop"),
+        (perceptron(), "adam", "feedback_alignment"),
+        (small, "feedback_alignment", "feedback_alignment"),
+    ):
+        optimizer = LocalOptimizer.of(model, row)
+        optimizer.step(x, y)
+        with pytest.raises(ValueError, match="not that of an optimizer of this model"):
+            LocalOptimizer.of(perceptron(), other).load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match="not that of an optimizer"):
+        LocalOptimizer.of(perceptron(), "adam").load_state_dict({})
+
+
+def test_what_is_no_part_of_a_learner_is_refused_with_one_that_is():
+    for rule, credit in (
+        ("delta", Backprop()),
+        (Delta, Backprop()),
+        (Backprop(), Delta()),
+        ({}, Backprop()),
+        (None, None),
+    ):
+        with pytest.raises(ValueError, match=r"is no (Rule|CreditAssignment); give one"):
+            LocalOptimizer(perceptron(), rule, credit)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="nothing that learns"):
+        LocalOptimizer.of(perceptron(), Delta())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="finite number"):
+        LocalOptimizer(perceptron(), Delta(), Backprop(), theta={"rate": float("nan")})
+    with pytest.raises(ValueError, match="one group"):
+        LocalOptimizer(perceptron(), Delta(), Backprop()).add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+
+def test_layers_that_do_not_own_their_weight_are_refused():
+    tied = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    layer(tied, "2").weight = layer(tied, "0").weight
+    pruned = nn.Sequential(prune.l1_unstructured(nn.Linear(6, 3), "weight", 0.5))
+    for model, sentence in (
+        (tied, "shares its weight"),
+        (pruned, "from other parameters"),
+        (nn.Sequential(nn.Linear(6, 5), nn.Softplus(1.0, 0.5), nn.Linear(5, 3)), "threshold at 20"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            LocalOptimizer(model, Delta(), Backprop())
 
 
 def test_names_and_settings_that_are_not_are_refused():

@@ -51,6 +51,8 @@ def meanings(symbols: Iterable[str]) -> dict[str, str]:
 
 def provenance_of(known: Portable) -> dict[str, Any] | None:
     """The command that finds a run's rule again, its search, seeds and versions; None for a row of the zoo."""
+    if known.document is not None:
+        return known.document["provenance"]
     if known.path is None or not (known.path / "spec.json").is_file():
         return None
     return provenance(known.path, read_json(known.path / "spec.json"))
@@ -58,6 +60,8 @@ def provenance_of(known: Portable) -> dict[str, Any] | None:
 
 def where_from(known: Portable) -> list[str]:
     """Sentences that say which learner this is and what it was written by."""
+    if known.document is not None:
+        return [" ".join(sentence.split()) for sentence in known.document["from"]]
     version = importlib.metadata.version("metarule")
     origin = f"found by the search in {known.path}" if known.path else f"the row '{known.name}' of the zoo"
     again = provenance_of(known)

@@ -9,8 +9,8 @@ from metarule.exporting import EXPORTS
 from metarule.portable import Taught, portable
 
 
-def export(learner: str | Taught, to: str = "torch", out: str | Path | None = None) -> str:
-    """The rule of a run (a `Run`, or its folder) or of a row of the zoo as text, written to the file `out` too.
+def export(learner: str | Path | Taught, to: str = "torch", out: str | Path | None = None) -> str:
+    """The rule of a run, a run's folder, a row of the zoo or an exported .json as text, written to the file `out` too.
 
     `to`: "torch", a file that needs torch only and trains an nn.Sequential; "json", all its parts and numbers, which
     LocalOptimizer.of reads back; "latex" and "sympy", its equation. Raises ValueError where it cannot be written so,
@@ -21,7 +21,7 @@ def export(learner: str | Taught, to: str = "torch", out: str | Path | None = No
     """
     if to not in EXPORTS:
         raise ValueError(unknown("to", to, EXPORTS))
-    text = EXPORTS[to](portable(learner) if isinstance(learner, str) else learner.portable)
+    text = EXPORTS[to](portable(learner))
     if out is not None:
         try:
             Path(out).write_text(text, encoding="utf-8")
