@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -222,6 +223,46 @@ def test_a_file_that_is_no_exported_learner_is_refused(tmp_path):
         portable(str(tmp_path / "other.json"))
     with pytest.raises(ValueError, match="could be read"):
         portable(str(tmp_path / "none.json"))
+
+
+def test_a_file_that_lacks_something_is_refused_by_name_and_code_in_its_words_stays_words(tmp_path):
+    whole = json.loads(export("feedback_alignment", "json"))
+    file = tmp_path / "rule.json"
+    for changed in ({"rules": []}, {"numbers": {"synapse.rate": None}}, {"network": {}}, {"plugins": 3}):
+        file.write_text(json.dumps(whole | changed))
+        with pytest.raises(ValueError, match="is damaged"):
+            portable(str(file))
+    words = 'x\\""" ; raise SystemExit ; """'
+    file.write_text(json.dumps(whole | {"name": words, "summary": words, "from": [words]}))
+    for to in ("torch", "sympy"):
+        body = ast.parse(export(str(file), to)).body
+        assert not any(isinstance(node, ast.Raise) for node in body)
+        assert "raise SystemExit" in (ast.get_docstring(ast.Module(body, [])) or "")
+
+
+def test_what_is_exported_again_from_json_says_where_it_was_found(tmp_path):
+    known = dataclasses.replace(planted(Delta()), path=tmp_path / "run")
+    file = tmp_path / "rule.json"
+    file.write_text(EXPORTS["json"](known))
+    again = portable(file)
+    for to in EXPORTS:
+        assert EXPORTS[to](again) == EXPORTS[to](dataclasses.replace(known, path=None, document=again.document))
+        assert f"found by the search in {known.path}" in " ".join(EXPORTS[to](again).split())
+
+
+def test_an_exported_file_refuses_a_model_that_it_would_train_wrongly(tmp_path):
+    learner = written(tmp_path, MADE["feedback_alignment"]).LocalLearner
+    learner(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Identity(), nn.Tanh(), nn.Linear(3, 2)))
+    for parts, sentence in (
+        ((nn.Linear(4, 3), nn.Tanh(), nn.Dropout(), nn.Linear(3, 2)), "Dropout.* is no Linear"),
+        ((nn.Tanh(), nn.Linear(4, 2)), "Tanh.* is no Linear"),
+        ((nn.Linear(4, 3), nn.Tanh(), nn.ReLU(), nn.Linear(3, 2)), "ReLU.* is no Linear"),
+        ((nn.Sequential(nn.Linear(4, 3), nn.Tanh()), nn.Linear(3, 2)), "(?s)Sequential.* is no Linear"),
+        ((nn.Linear(4, 2), nn.Sigmoid()), "must end in an nn.Linear; softmax is done here"),
+        ((), "must end in"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            learner(nn.Sequential(*parts))
 
 
 @pytest.mark.parametrize("name", ["oja", "three_term", "feedback_alignment", "node_perturbation"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import sympy
 
 from metarule.exporting.equations import changes, equations, meanings, symbols, where_from
@@ -31,6 +33,7 @@ def as_sympy(known: Portable) -> str:
         said = ", ".join(names)
         lines += ["", f'{said} = symbols("{said}", seq=True)' if len(names) == 1 else f'{said} = symbols("{said}")']
     for each in found:
-        target = each.name if len(known.rules) == 1 else f"{each.name}_{each.rule.replace('->', '_')}"
+        key = re.sub(r"\W+", "_", each.rule)
+        target = each.name if len(known.rules) == 1 else f"{each.name}_{key}"
         lines += ["", assigned(target, each.sympy)]
     return "\n".join([*lines, ""])

@@ -7,7 +7,7 @@ import textwrap
 import torch
 
 from metarule.exporting.equations import meanings, symbols, where_from
-from metarule.exporting.layout import WIDTH, constant, docstring, returned
+from metarule.exporting.layout import WIDTH, constant, docstring, quotable, returned
 from metarule.exporting.torch_code import OpaqueError
 from metarule.exporting.torch_credit import path_of
 from metarule.exporting.torch_learner import Plan, learner_code
@@ -31,9 +31,10 @@ def as_torch(known: Portable) -> str:
             "with it, and --to json keeps all of it"
         ) from error
     numbers = {**({} if plan.rate == 1 else {"RATE": plan.rate}), **plan.rule.constants, **plan.step.constants}
-    constants = "\n".join(line for name, value in numbers.items() for line in constant(name, value))
+    lines = [line for name, value in numbers.items() for line in constant(name, value)]
+    constants = "\n".join([*lines, "ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Softplus)"])
     body = [*_functions(plan), learner_code(plan)]
-    top = [_head(plan), _imports("".join(body)), *([constants] if constants else [])]
+    top = [_head(plan), _imports("".join(body)), constants]
     return "\n\n\n".join(["\n\n".join(top), *body]) + "\n"
 
 
@@ -79,7 +80,7 @@ def _head(plan: Plan) -> str:
             f"({wide}the mean over a batch), with",
             *(f"    {symbol}: {meaning}" for symbol, meaning in meanings(symbols(known) or plan.rule.reads).items()),
             "",
-            *(line for sentence in where_from(known) for line in textwrap.wrap(sentence, WIDTH)),
+            *(line for sentence in where_from(known) for line in textwrap.wrap(quotable(sentence), WIDTH)),
             "",
             "    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))",
             "    learner = LocalLearner(model)",
@@ -118,8 +119,6 @@ def _functions(plan: Plan) -> list[str]:
         return rate.clamp(0, 1) * (1 - rate.clamp(0, 1))
     if isinstance(activation, nn.Softplus):
         return -torch.expm1(-activation.beta * rate.clamp(min=0))
-    if isinstance(activation, nn.Identity):
-        return torch.ones_like(rate)
-    raise ValueError(f"{activation} is none of Tanh, ReLU, Sigmoid, Softplus")'''
+    return torch.ones_like(rate)  # none follows the layer'''
     needs_slope = (plan.path is not None and not plan.readout) or "gain" in plan.rule.reads
     return ["\n".join(rule), *([slope] if needs_slope else [])]

@@ -12,13 +12,18 @@ WIDTH = 120
 
 def docstring(sentences: Iterable[str], indent: str = "") -> str:
     """Sentences as a docstring, wrapped; the first is its summary."""
-    first, *others = sentences
+    first, *others = map(quotable, sentences)
     lines = textwrap.wrap(f'"""{first}', WIDTH, initial_indent=indent, subsequent_indent=indent)
     if not others:
         return "\n".join([*lines[:-1], f'{lines[-1]}"""'])
     for sentence in others:
         lines += ["", *(textwrap.wrap(sentence, WIDTH, initial_indent=indent, subsequent_indent=indent))]
     return "\n".join([*lines, f'{indent}"""'])
+
+
+def quotable(text: str) -> str:
+    """Text that stays text inside of a docstring, whatever somebody called a run."""
+    return text.replace("\\", "\\\\").replace('"""', "'''")
 
 
 def assigned(name: str, expression: str) -> str:

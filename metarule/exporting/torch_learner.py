@@ -11,6 +11,7 @@ from metarule.exporting.torch_synapse import Step
 from metarule.portable import Portable
 
 OUTPUTS = {"softmax": "torch.softmax(rates[-1], dim=1)", "sigmoid": "torch.sigmoid(rates[-1])", "linear": ""}
+ENDS = {name: f"; {name} is done here" if OUTPUTS[name] else "" for name in OUTPUTS}
 LOSSES = {"softmax": "cross-entropy", "sigmoid": "binary cross-entropy", "linear": "half the squared error"}
 
 
@@ -50,11 +51,16 @@ def learner_code(plan: Plan) -> str:
         "        self.layers: list[nn.Linear] = []",
         "        self.activations: list[nn.Module] = []",
         "        for module in model:",
+        "            bare = bool(self.layers) and isinstance(self.activations[-1], nn.Identity)",
         "            if isinstance(module, nn.Linear):",
         "                self.layers.append(module)",
         "                self.activations.append(nn.Identity())",
-        "            elif self.layers:",
+        "            elif bare and isinstance(module, ACTIVATIONS):",
         "                self.activations[-1] = module",
+        "            elif not isinstance(module, (nn.Flatten, nn.Identity)):",
+        '                raise ValueError(f"{module} is no Linear, and no Tanh, ReLU, Sigmoid or Softplus after one")',
+        "        if not self.layers or not isinstance(self.activations[-1], nn.Identity):",
+        f'            raise ValueError("the model must end in an nn.Linear{ENDS[plan.known.network.output]}")',
     ]
     if path is not None and path.made:
         lines += [
