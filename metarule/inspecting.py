@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from metarule.inspection.subject import Subject, keep, subject
 from metarule.inspection.surfaces import surfaces
 from metarule.records import read_json, run_folder
 from metarule.symbolic import Values
+from metarule.terms import FACTORS
 from metarule.workers import pool
 from metarule.zoo import ZOO
 
@@ -55,22 +57,35 @@ COMPUTED: Mapping[str, Callable[[Subject, Asked, Map, Progress], Any]] = {
 def inspected(asked: Asked, workers: int = 1, progress: Progress = lambda text: None) -> Document:
     """The document of a run or of a row of the zoo, with the sections that were asked for computed anew.
 
-    A run's sections are kept in its folder, unless they were computed on another task. A rule that has no card yet is
-    given one. Raises ValueError where the name, a section, the task or a key is unknown, RunError where a run has no
-    rule yet.
+    A run's sections are kept in its folder, unless they were computed on another task: then `elsewhere` says so, the
+    card is of that task too, and what was kept of its own is left out. A rule that has no card yet is given one. Raises
+    ValueError where the name, a section, a signal, the task or a key is unknown, RunError where a run has no rule yet.
     """
     for name in asked.sections:
         if name not in COMPUTED:
             raise ValueError(unknown("section", name, SECTIONS))
+    for name in asked.values or {}:
+        if name not in FACTORS:
+            raise ValueError(unknown("signal", name, FACTORS))
     path = run_folder(asked.name)
     document: Document = found(path) if path else {}
-    wanted = [name for name in SECTIONS if name in asked.sections or (name == "card" and not document.get("locality"))]
-    if not wanted and asked.task is None:
+    if asked.task is not None:
+        document = {key: value for key, value in document.items() if key not in SECTIONS}
+    carded = asked.task is not None or not path or _lacks_card(document)
+    wanted = [name for name in SECTIONS if name in asked.sections or (name == "card" and carded)]
+    if not wanted and not asked.overrides:
         return document
     plugins: Sequence[str] = read_json(path / "spec.json")["search"].get("plugins", ()) if path else ()
     with pool(workers, tuple(plugins), progress) as map:
-        made = subject(asked.name, asked.task, asked.overrides, map, progress)
+        # runs/oja is a run, although oja is a row of the zoo too
+        called = os.path.join(os.curdir, path) if path else asked.name  # noqa: PTH118
+        made = subject(called, asked.task, asked.overrides, map, progress)
         document = document or _of_row(made)
+        if path and asked.task is not None:
+            document["elsewhere"] = (
+                f"Inspected on the task of {' '.join((asked.task, *asked.overrides))}: the card and what was computed "
+                "are of it; coefficients and battery are of the run's own task."
+            )
         for name in wanted:
             section = COMPUTED[name](made, asked, map, progress)
             document = merged(document, section) if name == "card" else document | {name: section}
@@ -82,6 +97,11 @@ def inspected(asked: Asked, workers: int = 1, progress: Progress = lambda text: 
     return document
 
 
+def _lacks_card(document: Document) -> bool:
+    """Whether a run has a rule whose card was not computed."""
+    return bool(document["theta"]) and not document.get("model") and not document["locality"]
+
+
 def _of_row(row: Subject) -> Document:
     said = blank(row.name, row.task.kind, row.learner.credit.kind)
     return said | {"finished": True, "summary": ZOO[row.name].summary, "source": ZOO[row.name].source}
@@ -91,7 +111,7 @@ def finished(path: Path, workers: int = 1, progress: Progress = lambda text: Non
     """What every search ends with: its figures drawn and, of a rule, its card written; returns the figures."""
     document = found(path)
     try:
-        if document["theta"] and not document["model"] and not document["locality"]:
+        if _lacks_card(document):
             inspected(Asked(str(path)), workers, progress)
         return draw(path)
     except OSError as error:

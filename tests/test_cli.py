@@ -70,6 +70,8 @@ def test_help_shows_four_verbs_and_the_rest_as_advanced(metarule):
         (("search", "first_rule", "inner.episodes=1000000000", "--dry-run"), "GiB of memory"),
         (("search", "first_rule", "rules=5"), "rules = 5 must be a table"),
         (("inspect", "nowhere"), "give the path of a run folder"),
+        (("inspect", "oja", "--html", "no/page.html"), "there is no folder no"),
+        (("inspect", "hebb", "--distil", "--takes", "rewards=-1,1"), "did you mean 'reward'"),
         (("list", "rule"), "did you mean 'rules'"),
         (("evaluate", "bakprop"), "did you mean 'backprop'"),
         (("evaluate", "hebb", "--task", "first_rule"), "hears of no targets"),
@@ -207,6 +209,43 @@ def test_a_folder_without_its_log_is_damaged(metarule, copied):
     for verb in (("inspect", copied), ("search", "--resume", copied)):
         code, _, err = metarule(*verb)
         assert (code, "error: " in err) == (2, True)
+
+
+def test_settings_of_a_task_are_never_passed_over(metarule, copied):
+    code, _, err = metarule("inspect", copied, "task.ways=3")
+    assert (code, "name it with --task" in err) == (2, True)
+
+
+def test_a_run_looked_at_elsewhere_says_so_and_keeps_nothing_of_its_own_task(metarule, copied):
+    assert metarule("inspect", copied, "--surfaces", "--workers", 1)[0] == 0
+    before = json.loads(metarule("inspect", copied, "--json")[1])
+    small = ("inner.steps=4", "inner.batch=2", "network.hidden=[6]")
+    code, out, err = metarule("inspect", copied, "--task", "digits", *small, "--workers", 1, "--json")
+    assert code == 0, err
+    there = json.loads(out)
+    assert "digits inner.steps=4" in there["elsewhere"]
+    assert before["surfaces"] is not None
+    assert "surfaces" not in there  # they are of its own task
+    assert there["identifiability"]["spectrum"] != before["identifiability"]["spectrum"]
+    assert there["battery"] == before["battery"]
+    assert json.loads(metarule("inspect", copied, "--json")[1]) == before
+
+
+def test_a_run_that_is_called_as_a_row_of_the_zoo_is_inspected_itself(metarule, copied, monkeypatch):
+    copied.rename(copied.parent / "hebb")
+    monkeypatch.chdir(copied.parent)
+    code, out, err = metarule("inspect", "hebb", "--distil", "--json", "--workers", 1)
+    assert code == 0, err
+    assert "error" in json.loads(out)["distilled"][0]["equation"]
+
+
+def test_a_run_without_a_rule_has_a_page_all_the_same(metarule, copied, tmp_path):
+    for name in ("result.json", "checkpoint", "inspection"):
+        path = copied / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    (copied / "log.jsonl").write_text("")
+    assert metarule("inspect", copied, "--html", tmp_path / "page.html")[0] == 0
+    assert "Not finished: 0 of 2 generations." in (tmp_path / "page.html").read_text()
 
 
 def test_inspecting_alone_writes_nothing(metarule, copied):

@@ -40,8 +40,11 @@ def inspect(
     sections = tuple(section for section, wanted in asked.items() if wanted)
     if takes and not distil:
         raise ValueError("--takes tells --distil what is known of a signal; add --distil")
+    for file in (html, table):
+        if file is not None and not file.absolute().parent.is_dir():  # said before minutes of computing, not after
+            raise ValueError(f"cannot write {file}: there is no folder {file.parent}")
     run = run_folder(name)
-    if run is not None and not sections and task is None and html is None:
+    if run is not None and not sections and task is None and html is None and not overrides:
         document = numbers.found(run)
     else:
         document = _computed(name, sections, task, tuple(overrides or ()), few_values(takes or []), workers)

@@ -129,8 +129,11 @@ def _all(subject: Subject) -> tuple[str, ...]:
 
 
 def _covariance(subject: Subject, at: Coordinates) -> Float[Tensor, "K K"] | None:
-    """The outer loop's covariance where the run stands, in the units of the coordinates; None where it has none."""
-    if subject.path is None:
+    """The outer loop's covariance where the run stands, in the units of the coordinates; None where it has none.
+
+    It is of the task that was searched on: of any other it says nothing.
+    """
+    if subject.path is None or subject.search is None:
         return None
     folder = RunFolder(subject.path)
     search = resumed(folder, recorded(folder))

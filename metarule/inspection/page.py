@@ -42,7 +42,8 @@ def page(document: Document, episodes: dict[str, dict[str, list[float]]]) -> str
         page_mechanism.to_compute(document, command),
         page_provenance.provenance(document),
     ]
-    return _whole(name, "Rule report", verdict(document), figures(document), [part for part in parts if part])
+    said = " ".join(filter(None, (verdict(document), document.get("elsewhere"))))
+    return _whole(name, "Rule report", said, figures(document), [part for part in parts if part])
 
 
 def comparison_page(document: Document) -> str:

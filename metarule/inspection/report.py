@@ -28,6 +28,8 @@ def report(document: dict[str, Any], figures: Iterable[str]) -> RenderableType:
         # of a program whose equation is written above, not how its parts are wired
         left = {k: v for k, v in document["theta"].items() if not (document["equation"] and isinstance(v, str))}
         parts += [f"{name} = {_plain(value)}" for name, value in left.items()]
+    if document.get("elsewhere"):
+        parts.append(Text(document["elsewhere"], style="bold"))
     if document.get("locality") or (document["theta"] and not document.get("model")):
         parts += card_parts(document)
     if document.get("front"):
