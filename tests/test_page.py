@@ -304,6 +304,14 @@ def test_every_kind_of_change_has_its_own_caption():
     assert 0 not in counts
 
 
+def test_the_nearest_rules_of_every_rule_are_named_with_it():
+    made = document()
+    made["nearest"] = [{**row, "rule": key} for key in ("forward", "feedback") for row in made["nearest"] * 9]
+    text = page(made, episodes())
+    for key in ("forward", "feedback"):
+        assert 1 < text.count(f">{key}</") < 9
+
+
 def test_a_condition_that_could_not_be_made_does_not_count_against_a_rule():
     made = document()
     entry = {"condition": "data", "group": "data", "sentence": "."}

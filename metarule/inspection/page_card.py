@@ -31,6 +31,9 @@ Document = dict[str, Any]
 SHOWN = 24
 """Coefficients in the table at most; of more, the largest."""
 
+NEAREST = 10
+"""Known rules that are shown, of several rules as many for each."""
+
 DIRECTIONS = 10
 """Directions of a spectrum that are shown before anybody asks."""
 
@@ -85,16 +88,22 @@ def known(document: Document) -> Html | None:
         return None
     name = document.get("known_as")
     said = f"Equivalent to {name}." if name else "Not equivalent to any single rule of the zoo."
+    keys = list(dict.fromkeys(row.get("rule") for row in rows))
+    several = len(keys) > 1
+    most = max(NEAREST // len(keys), 1)
+    rows = [row for key in keys for row in [each for each in rows if each.get("rule") == key][:most]]
     columns = (
+        *[Column("for")] * several,
         Column("rule"),
         Column("distance", True),
         Column("", drawn=True),
         Column("cosine", True),
         Column("source", wide=True),
     )
-    largest = max((row["distance"] for row in rows[:10] if row["distance"] is not None), default=1.0) or 1.0
+    largest = max((row["distance"] for row in rows if row["distance"] is not None), default=1.0) or 1.0
     lines: list[list[Cell]] = [
         [
+            *[row.get("rule") or NONE] * several,
             together(
                 [row["name"], " ", tag("span", "equivalent", class_="chip good") if row.get("equivalent") else None]
             ),
@@ -103,7 +112,7 @@ def known(document: Document) -> Html | None:
             (fixed(row["cosine"]), row["cosine"]),
             together([row.get("source") or NONE]),
         ]
-        for row in rows[:10]
+        for row in rows
     ]
     caption = "Nearest known rules, by what they do on the same signals"
     return section("known", "Known as", tag("p", said, class_="lead"), table(caption, columns, lines, sortable=True))

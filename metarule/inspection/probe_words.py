@@ -60,7 +60,11 @@ def angles_sentence(curves: list[dict[str, Any]], taught: bool) -> list[str]:
 
 def curl_sentence(asymmetry: Spread, draws: int) -> str:
     """Whether the update is a gradient."""
-    where = f"asymmetry of its Jacobian {between(asymmetry)} in {draws} small random copies of the network"
+    # a perturbation that descends on average turns about in every single draw
+    where = (
+        f"asymmetry of its Jacobian {between(asymmetry)} in {draws} small random copies of the network, whatever is "
+        "drawn at random held fixed"
+    )
     low, high = asymmetry["low"], asymmetry["high"]
     if asymmetry["mean"] is None or low is None or high is None:
         return "The update does not depend on the weights that it changes: curl says nothing."
