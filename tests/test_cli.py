@@ -72,6 +72,7 @@ def test_help_shows_four_verbs_and_the_rest_as_advanced(metarule):
         (("inspect", "nowhere"), "give the path of a run folder"),
         (("inspect", "oja", "--html", "no/page.html"), "there is no folder no"),
         (("inspect", "hebb", "--distil", "--takes", "rewards=-1,1"), "did you mean 'reward'"),
+        (("inspect", "hebb", "--distil", "--takes", "reward=nan"), "finite numbers"),
         (("list", "rule"), "did you mean 'rules'"),
         (("evaluate", "bakprop"), "did you mean 'backprop'"),
         (("evaluate", "hebb", "--task", "first_rule"), "hears of no targets"),

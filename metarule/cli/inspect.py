@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +93,8 @@ def few_values(given: list[str]) -> dict[str, tuple[float, ...]]:
             found[name] = tuple(sorted({float(value) for value in values.split(",")}))
         except ValueError as error:
             raise ValueError(f"--takes {text} is not a signal and its values, as in reward=-1,1") from error
+        if not all(map(math.isfinite, found[name])):
+            raise ValueError(f"--takes {text}: a signal's values are finite numbers, as in reward=-1,1")
     return found
 
 
