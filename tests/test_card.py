@@ -242,8 +242,10 @@ def test_a_kept_card_is_shown_with_its_own_rule_only(tmp_path, capsys):
         assert part in out
     show(report(before, []))
     assert "--probes" in capsys.readouterr().out
-    (path / kept.file_of("card")).write_text(json.dumps(kept.written({"rule.oja": 5.0}, section)))
-    assert numbers.found(path)["known_as"] is None
+    older = jsonable(kept.written(theta, section)) | {"schema": 0}
+    for other in (kept.written({"rule.oja": 5.0}, section), older):
+        (path / kept.file_of("card")).write_text(json.dumps(other))
+        assert numbers.found(path)["known_as"] is None
 
 
 @pytest.mark.parametrize("given", [(), ("outer.generations=7", "rule.terms=['error_pre', 'oja']"), ("search.seed=3",)])

@@ -14,6 +14,9 @@ SECTIONS = ("card", "probes", "stress", "surfaces", "distilled")
 
 FOLDER = "inspection"
 
+SCHEMA = 1
+"""Goes up where a section gets keys that its reports cannot do without: those kept before are then computed anew."""
+
 
 def rule_id(theta: dict[str, float]) -> str:
     """What the numbers of a rule are called: a section belongs to one rule."""
@@ -31,14 +34,15 @@ def kept(run: Path, theta: dict[str, float]) -> dict[str, Any]:
             document = read_json(file)
         except RunError:
             continue
-        if document.get("rule") == rule_id(theta) and "section" in document:
+        own = document.get("rule") == rule_id(theta) and document.get("schema", 1) == SCHEMA
+        if own and "section" in document:
             found[name] = document["section"]
     return found
 
 
 def written(theta: dict[str, float], section: Any) -> dict[str, Any]:
     """The content of a section's file."""
-    return {"rule": rule_id(theta), "section": section}
+    return {"schema": SCHEMA, "rule": rule_id(theta), "section": section}
 
 
 def file_of(name: str) -> str:
