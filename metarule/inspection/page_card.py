@@ -216,8 +216,8 @@ def identifiability(document: Document) -> Html | None:
     return section(
         "identifiability", "Identifiability", tag("p", found["sentence"], class_="lead"),
 shown if rows else None, rest,
-        *(_headed("Terms that do nothing", null) + _headed("Rules that act the same", merged)),
-        together([tag("h3", "Without what does nothing"), *_reduced(reduced)]) if reduced else None,
+        *(_headed("Null terms", null) + _headed("Rules that act the same", merged)),
+        together([tag("h3", "Without its null terms"), *_reduced(reduced)]) if reduced else None,
     )  # fmt: skip
 
 
