@@ -182,8 +182,9 @@ def _sentence(rows: list[dict[str, Any]], at: Coordinates) -> str:
     which = "Every direction" if count == len(rows) else f"{count} of {len(rows)} directions"
     return (
         f"{which} in the space of the terms {'is' if count in (1, len(rows)) else 'are'} determined by the task: one "
-        f"unit along it, forward or back, changes the loss by more than {episodes} paired held-out episodes leave open."
-        f" A unit is {at.size:.3g} normalised, the median size of the coefficients."
+        f"unit along it, forward or back, changes the loss by more than {episodes} paired held-out episodes leave open "
+        f"(95 % each, not corrected for their number). A unit is {at.size:.3g} normalised, the median size of "
+        "the coefficients."
     )
 
 

@@ -51,7 +51,7 @@ class Effort(NamedTuple):
             f"The rule kept its numbers; every baseline was tuned under each condition, {self.tuned} episodes in all "
             f"({self.least_tuned} where training is long). Means of {self.episodes} held-out episodes (down to "
             f"{self.least_episodes} where training is long; {self.knocked} for terms) with 95 % intervals, paired by "
-            "episode, one seed."
+            "episode, one seed; intervals are not corrected for their number."
         )
 
 

@@ -90,7 +90,7 @@ def closing(section: dict[str, Any]) -> str:
     """What the battery comes to, in a sentence or two."""
     made = [verdict for verdict in section["verdicts"] if verdict["holds"] is not None]
     lost = [verdict["condition"] for verdict in made if not verdict["holds"]]
-    text = f"Holds under {len(made) - len(lost)} of {len(made)} conditions"
+    text = f"Holds under {len(made) - len(lost)} of {len(made)} conditions" if made else "No condition could be made"
     text += f"; not under: {', '.join(lost)}." if lost else "."
     left_out = [each for each in section["knockouts"] if each["kind"] == "knock-out"]
     if left_out:
