@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,15 +57,17 @@ class Block(NamedTuple):
     carry: State | None
     dtype: torch.dtype
     segments: int
+    engine: str = "reference"
 
 
 class BlockOutcome(NamedTuple):
-    """`Outcome` of one block, by runs."""
+    """`Outcome` of one block, by runs, and the engine that computed it."""
 
     scores: dict[str, Float[Tensor, "R"]]
     grad: Float[Tensor, "R P"] | None
     carry: State | None
     record: Recording | None
+    engine: str = "reference"
 
 
 def run_block(block: Block) -> BlockOutcome:
@@ -75,14 +78,15 @@ def run_block(block: Block) -> BlockOutcome:
         return _pushed_forward(world, theta) if "forward" in block.wants else _differentiated(world, theta)
     with torch.no_grad():
         state, total = _walked(world, block.learner.columns(theta), in_place=True)
-    return BlockOutcome(_mean(total, block), None, _kept(state, block), world.recording())
+    return world.outcome(state, total)
 
 
 def _walked(world: World, columns: Columns, in_place: bool, record: bool = True) -> tuple[State, dict[str, Tensor]]:
     """All steps of a block, and the sums of its scores on the way."""
     state = world.start(columns)
     state = _owned(state) if in_place else state
-    return world.scored(columns, state, world.block.steps, in_place, record)
+    advance = functools.partial(world.advance, columns, in_place=in_place, record=record)
+    return world.scored(columns, state, world.block.steps, advance)
 
 
 def _pushed_forward(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
@@ -104,7 +108,7 @@ def _pushed_forward(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
             total = {name: value.detach() for name, value in total.items()}
         if moved is not None:
             gradient[:, place] = sign * moved / len(block.score_at)
-    return BlockOutcome(_mean(total, block), gradient, _kept(state, block), world.recording())
+    return world.outcome(state, total, gradient)
 
 
 class _Piece(NamedTuple):
@@ -143,7 +147,7 @@ def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
             total = total | _summed(total, {name: value.detach() for name, value in piece.scores.items()})
             found, cotangents = _pulled_back(block, piece, cotangents)
             gradient = gradient + found
-    return BlockOutcome(_mean(total, block), gradient, _kept(final, block), world.recording())
+    return world.outcome(final, total, gradient)
 
 
 def _pieces(world: World, theta: Tensor, state: State | None, moving: list[bool], steps: range) -> list[_Piece]:
@@ -165,7 +169,8 @@ def _pieces(world: World, theta: Tensor, state: State | None, moving: list[bool]
         )
         parts = {name: _parts(begin["weights"][name], inputs) for name in lazy}
         weights = begin["weights"] | {name: LazyWeight.of(part) for name, part in parts.items()}
-        end, scores = world.scored(columns, {**begin, "weights": weights}, range(first, last), in_place=False)
+        advance = functools.partial(world.advance, columns, in_place=False)
+        end, scores = world.scored(columns, {**begin, "weights": weights}, range(first, last), advance)
         end = {**end, "weights": {name: written(weight) for name, weight in end["weights"].items()}}
         moving = _moved(moving, begin, end)
         places = {place: part for part in parts.values() for place, leaf in enumerate(inputs) if leaf is part.base}
@@ -287,12 +292,15 @@ class World:
         return {"weights": weights, "credit": credit_state, "rules": rule_states, "synapses": synapse_states}
 
     def scored(
-        self, columns: Columns, state: State, steps: range, in_place: bool, record: bool = True
+        self, columns: Columns, state: State, steps: range, advance: Callable[[State, range], State]
     ) -> tuple[State, dict[str, Tensor]]:
-        """The state after `steps`, and the sums of every metric over those after which the block is scored."""
+        """The state after `steps`, and the sums of every metric over those after which the block is scored.
+
+        `advance` is this world's own, or what comes to the same.
+        """
         total: dict[str, Tensor] = {}
         for first, last in _spans(steps, self.block.score_at):
-            state = self.advance(columns, state, range(first, last), in_place, record)
+            state = advance(state, range(first, last))
             if last in self.block.score_at:
                 total = _summed(total, self.score(columns, state))
         return state, total
@@ -320,6 +328,10 @@ class World:
             snapshot["target"] = batch.y
         self.snapshots.append(snapshot)
         self.snapshot_steps.append(step)
+
+    def outcome(self, state: State, total: dict[str, Tensor], grad: Tensor | None = None) -> BlockOutcome:
+        """What the block comes to, from its last state and the sums of its scores."""
+        return BlockOutcome(_mean(total, self.block), grad, _kept(state, self.block), self.recording())
 
     def recording(self) -> Recording | None:
         """All snapshots so far, stacked."""

@@ -16,6 +16,9 @@ from torch import Tensor
 from metarule import tree
 from metarule.block import Address, Block, BlockOutcome, Recording, run_block
 from metarule.collect import unknown
+from metarule.fused.library import reason
+from metarule.fused.plan import refused
+from metarule.fused.run import run_fused
 from metarule.signals import State
 from metarule.tasks import Task
 
@@ -43,7 +46,7 @@ class Outcome:
 
     `loss` (C E M), mean over `score_at`; +inf where a run diverged. `scores` holds every metric of the task (C E).
     `grad` (C P) of objective 0, the mean over episodes of per-run gradients, nan where a run diverged.
-    `carry` is the state after `steps`, detached. `record` where asked for.
+    `carry` is the state after `steps`, detached. `record` where asked for. `engine` says what computed it.
     """
 
     loss: Float[Tensor, "C E M"]
@@ -52,6 +55,7 @@ class Outcome:
     grad: Float[Tensor, "C P"] | None = None
     carry: State | None = None
     record: Recording | None = None
+    engine: str = "reference"
 
 
 Job = TypeVar("Job")
@@ -94,6 +98,10 @@ class Inner(ABC):
 
     name: ClassVar[str]
 
+    def can(self, learner: Any, wants: frozenset[str] = frozenset({"loss"}), record: int | None = None) -> str | None:
+        """Why the engine cannot do what it is asked, a sentence without its end; None where it can."""
+        return None
+
     @abstractmethod
     def evaluate(
         self,
@@ -135,14 +143,12 @@ def in_turn(function: Callable[[Job], Result], jobs: Sequence[Job], /, arrived: 
 
 
 @dataclass(frozen=True, eq=False)
-class Reference(Inner):
-    """Eager torch, in place where no gradient is asked for; what all other engines must equal.
+class InBlocks(Inner):
+    """An engine that cuts the population into blocks.
 
     `block_runs` runs are computed together; with `wants` "grad", `segments` > 1 stores only the state between
     segments and computes each twice (Griewank and Walther, 2000). `map` may spread blocks over processes.
     """
-
-    name = "reference"
 
     block_runs: int | None = None
     dtype: torch.dtype = torch.float32
@@ -171,8 +177,12 @@ class Reference(Inner):
 
     def evaluate_each(self, groups, task, steps, **settings):
         split = [self._split(group, task, steps, **settings) for group in groups]
-        outcomes = iter(list(self.map(run_block, [block for _, blocks in split for block in blocks])))
+        outcomes = iter(list(self.map(run, [block for _, blocks in split for block in blocks])))
         return [gathered(list(itertools.islice(outcomes, len(blocks))), asked) for asked, blocks in split]
+
+    @abstractmethod
+    def serving(self, learner: Any, wants: frozenset[str], record: int | None) -> str:
+        """The key of `RUN` that computes a learner's blocks; raises ValueError where the engine cannot."""
 
     def _split(
         self,
@@ -191,6 +201,7 @@ class Reference(Inner):
         addresses = runs.addresses
         rows = theta.to(self.dtype).repeat_interleave(len(runs.episodes), dim=0)
         size = self.block_runs or len(addresses)
+        serving = self.serving(learner, wants, record)
 
         def part(first: int) -> State | None:
             return None if carry is None else tree.selected(carry, slice(first, first + size))
@@ -199,10 +210,66 @@ class Reference(Inner):
             Block(
                 learner, rows[first : first + size], task, addresses[first : first + size], runs.seed, steps, batch,
                 wants, asked.objectives, asked.score_at, record, part(first),
-                self.dtype, self.segments,
+                self.dtype, self.segments, serving,
             )
             for first in range(0, len(addresses), size)
         ]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Reference(InBlocks):
+    """Eager torch, in place where no gradient is asked for; what all other engines must equal."""
+
+    name = "reference"
+
+    def serving(self, learner, wants, record):
+        return Reference.name
+
+
+@dataclass(frozen=True, eq=False)
+class Fused(InBlocks):
+    """Compiled code, one run at a time through all its steps with its weights in cache.
+
+    For rules that are lists of terms, explicit errors and plain synapse models on chains of layers, where neither
+    gradients nor recordings are wanted; and where there is a kernel, or a compiler to build it.
+    """
+
+    name = "fused"
+
+    def can(self, learner, wants=frozenset({"loss"}), record=None):
+        if not wants <= {"loss", "carry"}:
+            return "it computes no gradients"
+        if record is not None:
+            return "it records nothing"
+        return refused(learner) or reason()
+
+    def serving(self, learner, wants, record):
+        why = self.can(learner, wants, record)
+        if why:
+            raise ValueError(f"inner.engine = 'fused' cannot do this: {why}; take 'auto', or 'reference'")
+        return Fused.name
+
+
+@dataclass(frozen=True, eq=False)
+class Fastest(Fused):
+    """Each learner by the fused engine where it can, by the reference elsewhere."""
+
+    name = "auto"
+
+    def can(self, learner, wants=frozenset({"loss"}), record=None):
+        return None
+
+    def serving(self, learner, wants, record):
+        return Reference.name if super().can(learner, wants, record) else Fused.name
+
+
+RUN: dict[str, Callable[[Block], BlockOutcome]] = {Reference.name: run_block, Fused.name: run_fused}
+"""Engine of a block -> the function that computes it."""
+
+
+def run(block: Block) -> BlockOutcome:
+    """A block by its engine."""
+    return RUN[block.engine](block)
 
 
 class Question(NamedTuple):
@@ -257,8 +324,11 @@ def gathered(parts: list[BlockOutcome], asked: Question) -> Outcome:
     if records:
         series = {name: torch.cat([each.series[name] for each in records]) for name in records[0].series}
         record = Recording(records[0].steps, series)
-    return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record)
+    engine = ", ".join(dict.fromkeys(part.engine for part in parts))
+    return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record, engine)
 
 
-ENGINES: dict[str, Callable[[int | None, torch.dtype, int, Map], Inner]] = {Reference.name: Reference}
-"""Engines by name, made from (block_runs, dtype, segments, map); "auto" takes the fastest one that can do the job."""
+ENGINES: dict[str, Callable[[int | None, torch.dtype, int, Map], Inner]] = {
+    engine.name: engine for engine in (Fastest, Reference, Fused)
+}
+"""Engines by name, made from (block_runs, dtype, segments, map)."""

@@ -24,6 +24,7 @@ network
 credit rules synapses tasks outer models
 learner
 block fingerprint
+fused
 inner
 family gradient_descent zoo learned_descent alignment
 module_learner

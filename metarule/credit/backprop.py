@@ -18,5 +18,9 @@ class Backprop(SequentialFeedback):
     not_local = "Errors come through the transposed forward weights: weight transport."
     over_positions = True
 
+    @property
+    def crossing(self):
+        return "transposed"
+
     def sender(self, network, weights, state, step, noise):
         return lambda projection, error: torch.bmm(error, without_bias(projection, weights[projection.name]))

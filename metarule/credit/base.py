@@ -14,6 +14,11 @@ from metarule.params import Param
 from metarule.rng import Noise
 from metarule.signals import Batch, Signals, State
 
+CROSSINGS = ("nothing", "transposed", "own", "own_taught", "direct", "signs", "signs_of_own")
+"""What an error crosses a forward projection by: nothing at all; the transposed forward weights; feedback weights of
+their own, taught or not; such weights from the output; the signs of the forward weights, of one size or of the
+feedback weights' sizes."""
+
 Weights = Mapping[str, Float[Tensor, "R I J"]]
 
 
@@ -27,6 +32,14 @@ class CreditAssignment(ABC):
     not_local: ClassVar[str] = "Not stated."  # what it uses that is not at hand where it is used, in a sentence
     over_positions: ClassVar[bool] = False  # whether it works where positions of an image share a weight
     requires: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"activation" | "output": what it insists on}
+
+    @property
+    def crossing(self) -> str | None:
+        """The one of `CROSSINGS` that its explicit error goes by; None where only `stage` can tell.
+
+        For engines that compute this themselves. A class that changes how errors travel states it anew.
+        """
+        return None
 
     @property
     def params(self) -> tuple[Param, ...]:

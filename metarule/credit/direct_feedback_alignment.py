@@ -15,5 +15,9 @@ class DirectFeedbackAlignment(DirectFeedback):
     source = "Nokland 2016"
     not_local = "The output's error reaches every population directly, through weights of its own."
 
+    @property
+    def crossing(self):
+        return "direct"
+
     def broadcast(self, top, batch):
         return top

@@ -18,6 +18,10 @@ class FeedbackAlignment(SequentialFeedback):
     not_local = "Errors come through weights of their own, layer by layer."
     over_positions = True
 
+    @property
+    def crossing(self):
+        return "own"
+
     def projections(self, network):
         return tuple(feedback_projection(projection) for projection in network.projections)
 

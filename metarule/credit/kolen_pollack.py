@@ -23,6 +23,10 @@ class KolenPollack(FeedbackAlignment):
     not_local = "Errors come through weights of their own, which see the same two ends as the forward ones."
     plastic_roles = frozenset({"feedback"})
 
+    @property
+    def crossing(self):
+        return "own_taught"
+
     def gives_at(self, network: Network, projection: Projection):
         return frozenset({"pre", "post", "error"}) if projection.role == "feedback" else self.gives
 

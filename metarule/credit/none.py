@@ -18,6 +18,10 @@ class Nobody(CreditAssignment):
     over_positions = True
     gives = frozenset({"pre", "post", "gain"})
 
+    @property
+    def crossing(self):
+        return "nothing"
+
     def stage(self, k, theta, network, weights, state, batch, step, noise, wanted):
         activity = network.forward(weights, batch.x)
         return forward_signals(network, weights, activity, {}, {}, wanted), state

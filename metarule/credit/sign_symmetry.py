@@ -32,6 +32,10 @@ class SignSymmetry(SequentialFeedback):
         if self.magnitude not in MAGNITUDES:
             raise ValueError(unknown("credit.magnitude", self.magnitude, MAGNITUDES))
 
+    @property
+    def crossing(self):
+        return {"uniform": "signs", "fixed_random": "signs_of_own"}.get(self.magnitude)
+
     def projections(self, network):
         if self.magnitude != "fixed_random":
             return ()

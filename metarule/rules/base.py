@@ -26,6 +26,13 @@ class Summand(NamedTuple):
     normalised: bool
 
 
+class Listed(NamedTuple):
+    """What a rule comes to as a weighted list of terms: raw coefficients, one row per run."""
+
+    terms: tuple[Term, ...]
+    coefficients: Float[Tensor, "R K"]
+
+
 class Rule(ABC):
     """Settings are the fields of a frozen dataclass; all numbers that a search may move are `params`."""
 
@@ -62,6 +69,13 @@ class Rule(ABC):
 
         Row r of theta moves run r only. No autograd inside; differentiable in theta and signals.
         """
+
+    def listed(self, theta: Float[Tensor, "R P"], shape: Shape) -> Listed | None:
+        """The terms and coefficients that `delta` sums at an I x J projection; None where it is no such sum.
+
+        For engines that compute this themselves. A class that changes `delta` states it anew.
+        """
+        return None
 
     def complexity(self, theta: Float[Tensor, "R P"]) -> Float[Tensor, "R"]:
         """How many parts the rule has in use: its coefficients that are not 0, unless a family counts otherwise."""

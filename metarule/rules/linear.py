@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.rng import Noise
-from metarule.rules.base import Rule, Shape, Summand
+from metarule.rules.base import Listed, Rule, Shape, Summand
 from metarule.signals import Change, Signals, State
 from metarule.terms import Term, combine, equation
 
@@ -51,13 +51,16 @@ class LinearRule(Rule):
         return super().complexity(theta)
 
     def delta(self, theta: Float[Tensor, "R P"], signals: Signals, state: State, noise: Noise) -> tuple[Change, State]:
-        runs, size_out, size_in = signals.weight.shape
+        _, size_out, size_in = signals.weight.shape
+        return combine(*self.listed(theta, (size_out, size_in)), signals), state
+
+    def listed(self, theta: Float[Tensor, "R P"], shape: Shape) -> Listed:
         if not self.params:
-            return combine(self.weighted, theta.new_ones(runs, len(self.weighted)), signals), state
+            return Listed(self.weighted, theta.new_ones(len(theta), len(self.weighted)))
         coefficients = self.coefficients(theta)
         if self.normalise:
-            coefficients = coefficients * theta.new_tensor(self.term_units((size_out, size_in)))
-        return combine(self.weighted, coefficients, signals), state
+            coefficients = coefficients * theta.new_tensor(self.term_units(shape))
+        return Listed(self.weighted, coefficients)
 
     def summands(self, theta: Float[Tensor, "P"]) -> tuple[Summand, ...]:
         numbers = self.coefficients(theta[None])[0].tolist() if self.params else [1.0] * len(self.weighted)

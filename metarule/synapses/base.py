@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,17 @@ from torch import Tensor
 from metarule.params import Param
 from metarule.rng import Noise
 from metarule.signals import Change, State
+
+
+class Plain(NamedTuple):
+    """v <- momentum v + change - weight_decay w; dw = rate v, or rate (change + momentum v) with `nesterov`.
+
+    v is the state "velocity"; without a momentum (None) there is none, and dw = rate (change - weight_decay w).
+    """
+
+    weight_decay: float = 0.0
+    momentum: float | None = None
+    nesterov: bool = False
 
 
 class SynapseModel(ABC):
@@ -28,6 +39,14 @@ class SynapseModel(ABC):
     @abstractmethod
     def params(self) -> tuple[Param, ...]:
         """The numbers of the model, `rate` first."""
+
+    @property
+    def plain(self) -> Plain | None:
+        """What the model comes to where it is no more than momentum; None elsewhere.
+
+        For engines that compute this themselves. A class that changes `step` states it anew.
+        """
+        return None
 
     def init(self, theta: Float[Tensor, "R P"], weight: Float[Tensor, "R I J"]) -> State:
         """The model's state at the start of a run, every tensor with R first."""

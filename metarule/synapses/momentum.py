@@ -8,7 +8,7 @@ import torch
 
 from metarule.params import Param
 from metarule.signals import Change
-from metarule.synapses.base import SynapseModel
+from metarule.synapses.base import Plain, SynapseModel
 from metarule.synapses.constraints import RATE, bounded, checked, decayed, one_sided
 
 
@@ -33,6 +33,11 @@ class Momentum(SynapseModel):
     @property
     def params(self) -> tuple[Param, ...]:
         return (RATE,)
+
+    @property
+    def plain(self):
+        limited = self.bound is not None or self.dale
+        return None if limited else Plain(self.weight_decay, self.momentum, self.nesterov)
 
     def init(self, theta, weight):
         return {"velocity": torch.zeros_like(weight)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metarule.params import Param
-from metarule.synapses.base import SynapseModel
+from metarule.synapses.base import Plain, SynapseModel
 from metarule.synapses.constraints import RATE, bounded, checked, decayed, one_sided
 
 
@@ -26,6 +26,10 @@ class Sgd(SynapseModel):
     @property
     def params(self) -> tuple[Param, ...]:
         return (RATE,)
+
+    @property
+    def plain(self):
+        return None if self.bound is not None or self.dale else Plain(self.weight_decay)
 
     def step(self, theta, weight, change, rate, state, noise):
         change = decayed(change, weight, self.weight_decay).scaled(theta[:, :1, None] * rate)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarule.network import Activity, Network
@@ -17,12 +17,28 @@ Respond = Callable[[Tensor], Activity]
 """Input (R B J) -> activity of the trained networks, output included."""
 
 
+class Rows(NamedTuple):
+    """Batches by index: event b of run r at step t shows row x[x_rows[r, t, b]], and y[y_rows[r, t, b]] is its target.
+
+    Tables (N J) and (N I), all targets absent or none; indices int64 (R T B).
+    """
+
+    x: Float[Tensor, "N J"]
+    x_rows: Int[Tensor, "R T B"]
+    y: Float[Tensor, "N I"] | None
+    y_rows: Int[Tensor, "R T B"] | None
+
+
 class Episode(ABC):
     """The data of R runs; run r sees its own episode, given by its address."""
 
     @abstractmethod
     def train(self, step: int) -> Batch:
         """The batch of inner step `step`: a pure function of the address and the step."""
+
+    def rows(self, steps: range) -> Rows | None:
+        """The batches of `train` at `steps` by index; None where they are not rows of a table."""
+        return None
 
     @abstractmethod
     def score(self, respond: Respond, weights: Mapping[str, Float[Tensor, "R I J"]]) -> dict[str, Float[Tensor, "R"]]:

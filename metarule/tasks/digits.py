@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, eye
 
@@ -11,7 +12,7 @@ from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import images as image_sets
 from metarule.tasks import scores
-from metarule.tasks.base import Episode
+from metarule.tasks.base import Episode, Rows
 from metarule.tasks.over_images import OverImages
 
 PROBLEMS = ("classification", "frozen", "autoencoder", "bandit")
@@ -33,13 +34,24 @@ class DigitsEpisode(Episode):
     _order: tuple[int, Tensor | None] = field(default=(-1, None), init=False)  # of the latest epoch: it is costly
 
     def train(self, step):
-        epoch, place = divmod(step, len(self.train_rows) // self.batch)
-        rows = self._epoch(epoch)[:, place * self.batch : (place + 1) * self.batch]
+        rows = self._shown(step)
         x = self.images[rows]
         if self.problem == "autoencoder":
             return Batch(x, x, lambda action: -0.5 * (action - x).square().sum(-1, keepdim=True))
         y = self.one_hot[self.labels[rows]]
         return Batch(x, None if self.problem == "bandit" else y, lambda action: (action * y).sum(-1, keepdim=True))
+
+    def rows(self, steps):
+        shown = torch.stack([self._shown(step) for step in steps], dim=1)
+        if self.problem == "autoencoder":
+            return Rows(self.images, shown, self.images, shown)
+        if self.problem == "bandit":
+            return Rows(self.images, shown, None, None)
+        return Rows(self.images, shown, self.one_hot, self.labels[shown])
+
+    def _shown(self, step: int) -> Int[Tensor, "R B"]:
+        epoch, place = divmod(step, len(self.train_rows) // self.batch)
+        return self._epoch(epoch)[:, place * self.batch : (place + 1) * self.batch]
 
     def score(self, respond, weights):
         rows = self.score_rows.expand(self.noise.runs, -1)

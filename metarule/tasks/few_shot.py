@@ -14,7 +14,7 @@ from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import images as image_sets
 from metarule.tasks import scores
-from metarule.tasks.base import Episode
+from metarule.tasks.base import Episode, Rows
 from metarule.tasks.images import ImageSource
 from metarule.tasks.over_images import OverImages
 
@@ -42,13 +42,30 @@ class FewShotEpisode(Episode):
     batch: int
 
     def train(self, step):
-        start, stop = step * self.batch, (step + 1) * self.batch
-        if not 0 <= start < self.train_rows.shape[1]:
-            raise ValueError(
-                f"step {step} lies outside the one pass of {self.train_rows.shape[1] // self.batch} steps; "
-                "lower inner.steps or raise task.shots"
-            )
-        return Batch(self.images[self.train_rows[:, start:stop]], self.one_hot[self.train_labels[:, start:stop]])
+        shown = self._shown(range(step, step + 1))
+        return Batch(self.images[self.train_rows[:, shown]], self.one_hot[self.train_labels[:, shown]])
+
+    def rows(self, steps):
+        shown = self._shown(steps)
+        shape = (len(self.train_rows), len(steps), self.batch)
+        if (shown.stop - shown.start) != len(steps) * self.batch:
+            return None  # the last batch is smaller
+        return Rows(
+            self.images,
+            self.train_rows[:, shown].reshape(shape),
+            self.one_hot,
+            self.train_labels[:, shown].reshape(shape),
+        )
+
+    def _shown(self, steps: range) -> slice:
+        size = self.train_rows.shape[1]
+        for step in (steps.start, steps.stop - 1):
+            if not 0 <= step * self.batch < size:
+                raise ValueError(
+                    f"step {step} lies outside the one pass of {size // self.batch} steps; "
+                    "lower inner.steps or raise task.shots"
+                )
+        return slice(steps.start * self.batch, min(steps.stop * self.batch, size))
 
     def score(self, respond, weights):
         return scores.classification(respond, self.images[self.score_rows], self.score_labels)

@@ -1,0 +1,101 @@
+// Rates of units and their slopes, a vector at a time.
+#pragma once
+#include "vectors.h"
+
+namespace VARIANT {
+
+// Coefficients of the polynomials below: as many as the type resolves.
+template <class S> struct Precision;
+template <> struct Precision<float> {
+  static constexpr int taylor = 7, atanh = 8, mantissa = 23, bias = 127;
+  static constexpr float log2e = 1.44269504f, ln2 = 0.693359375f, ln2_rest = -2.12194440e-4f;
+  static constexpr float magic = 12582912.0f, least = -87.0f, most = 88.0f, saturated = 10.0f;
+};
+template <> struct Precision<double> {
+  static constexpr int taylor = 14, atanh = 18, mantissa = 52, bias = 1023;
+  static constexpr double log2e = 1.4426950408889634, ln2 = 0.693145751953125, ln2_rest = 1.42860682030941723212e-6;
+  static constexpr double magic = 6755399441055744.0, least = -708.0, most = 709.0, saturated = 20.0;
+};
+
+constexpr double factorial(int k) { return k < 2 ? 1.0 : k * factorial(k - 1); }
+
+// exp(x) - 1, exact to rounding near 0 too: x = n ln 2 + r, exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1).
+template <class S> inline Vec<S> expm1(Vec<S> x) {
+  typedef Precision<S> P;
+  Vec<S> held = x < P::least ? splat<S>(P::least) : x;
+  held = held > P::most ? splat<S>(P::most) : held;
+  Vec<S> shifted = held * P::log2e + P::magic;  // its lowest bits are n
+  Vec<S> n = shifted - P::magic;
+  Vec<S> r = held - n * P::ln2 - n * P::ln2_rest;
+  Vec<S> q = splat<S>(S(1 / factorial(P::taylor)));
+#pragma GCC unroll 16
+  for (int k = P::taylor - 1; k >= 1; --k) q = q * r + S(1 / factorial(k));
+  q = q * r;
+  Whole<S> bits = reinterpret_cast<Whole<S> &>(shifted);
+  bits = (bits << P::mantissa) + (typename Lanes<S>::bits(P::bias) << P::mantissa);
+  Vec<S> scale = reinterpret_cast<Vec<S> &>(bits);
+  Vec<S> value = q * scale + (scale - S(1));
+  value = x < P::least ? splat<S>(-1) : value;
+  return x > P::most ? splat<S>(S(1) / S(0)) : value;
+}
+
+// log(1 + z) for 0 <= z <= 1, as 2 atanh(z / (2 + z)).
+template <class S> inline Vec<S> log1p(Vec<S> z) {
+  Vec<S> s = z / (z + S(2)), square = s * s, total = splat<S>(S(1) / S(2 * Precision<S>::atanh + 1));
+#pragma GCC unroll 20
+  for (int k = Precision<S>::atanh - 1; k >= 0; --k) total = total * square + S(1) / S(2 * k + 1);
+  return (s + s) * total;
+}
+
+template <class S> inline Vec<S> size_of(Vec<S> x) { return x < S(0) ? -x : x; }
+
+template <class S> inline Vec<S> rate_of(i64 activation, Vec<S> drive, S beta) {
+  if (activation == TANH) {
+    Vec<S> size = size_of<S>(drive);
+    Vec<S> grown = expm1<S>(size > Precision<S>::saturated ? splat<S>(2 * Precision<S>::saturated) : size + size);
+    Vec<S> rate = grown / (grown + S(2));
+    return drive < S(0) ? -rate : rate;
+  }
+  if (activation == RELU) return drive < S(0) ? Vec<S>{} : drive;
+  if (activation == SIGMOID) return S(1) / (expm1<S>(drive * -beta) + S(2));
+  if (activation == SOFTPLUS) {
+    Vec<S> scaled = drive * beta;
+    Vec<S> above = scaled < S(0) ? Vec<S>{} : scaled;
+    return (above + log1p<S>(expm1<S>(-size_of<S>(scaled)) + S(1))) / beta;
+  }
+  return drive;
+}
+
+// The slope as a function of the rate.
+template <class S> inline Vec<S> slope_of(i64 activation, Vec<S> rate, S beta) {
+  if (activation == TANH) return S(1) - rate * rate;
+  if (activation == RELU) return rate > S(0) ? splat<S>(1) : Vec<S>{};
+  if (activation == SIGMOID) return beta * rate * (S(1) - rate);
+  if (activation == SOFTPLUS) return -expm1<S>(-beta * rate);
+  return splat<S>(1);
+}
+
+// Rates that nobody made are read as some of their nonlinearity's range.
+template <class S> inline Vec<S> within_range(i64 activation, Vec<S> rate) {
+  Vec<S> low = splat<S>(activation == TANH ? -1 : 0);
+  if (activation == LINEAR) return rate;
+  rate = rate < low ? low : rate;
+  if (activation == TANH || activation == SIGMOID) rate = rate > S(1) ? splat<S>(1) : rate;
+  return rate;
+}
+
+template <class S> inline void softmax(const S *drive, S *rate, i64 size) {
+  S highest = drive[0];
+  for (i64 i = 1; i < size; ++i) highest = drive[i] > highest ? drive[i] : highest;
+  Vec<S> sums = {};
+  for (i64 at = 0; at < padded<S>(size); at += lanes<S>) {
+    Vec<S> raised = expm1<S>(load(drive + at) - highest) + S(1);
+    store(rate + at, raised);
+    if (at + lanes<S> <= size) sums += raised;
+  }
+  S total = sum_of<S>(sums);
+  for (i64 i = size / lanes<S> * lanes<S>; i < size; ++i) total += rate[i];
+  for (i64 at = 0; at < padded<S>(size); at += lanes<S>) store(rate + at, load(rate + at) / total);
+}
+
+}  // namespace VARIANT

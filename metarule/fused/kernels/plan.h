@@ -1,0 +1,56 @@
+// What Python asks for, as plain C structures; layout.py mirrors them field by field.
+#pragma once
+#include <cstdint>
+
+typedef std::int64_t i64;
+
+enum Activation : i64 { LINEAR, RELU, SIGMOID, SOFTPLUS, TANH };
+enum Output : i64 { SOFTMAX_OUTPUT, SIGMOID_OUTPUT, LINEAR_OUTPUT };
+
+// How an error crosses a forward projection on its way down.
+enum Crossing : i64 { NOTHING, TRANSPOSED, OWN, DIRECT, SIGNS, SIGNS_OF_OWN };
+
+// Factors of monomials. The first four live at units of the post side, the next three are one number per event.
+enum Factor : i64 { POST, ERROR, FEEDBACK, GAIN, TOTAL_POST, AGREEMENT, MATCH, PRE, PRE_ERROR, RECONSTRUCTION, FACTORS };
+
+// sum over (row, column) monomials of coefficient * mean over events of row column^T, times weight^power.
+struct Group {
+  i64 power;
+  i64 rows, columns;
+  const std::int8_t *row, *column;  // powers of every factor, FACTORS numbers for each monomial
+  const void *coefficients;         // R rows columns
+};
+
+struct Rule {
+  i64 plastic;
+  i64 groups;
+  const Group *group;
+  i64 reads[FACTORS];      // whether any monomial has this factor
+  const void *rate;        // R
+  const double *schedule;  // T: multiplies the rate; at 0 nothing is stepped
+  double decay, momentum;
+  i64 nesterov;
+  void *velocity;  // as the weights, or null
+};
+
+// From one population of the chain to the next.
+struct Projection {
+  i64 inputs, outputs, bias;
+  i64 activation;  // of the target; the output's own for the last one
+  i64 crossing;
+  double size;       // of all feedback weights, where only signs cross
+  i64 error_below;   // whether anybody needs the error at the source
+  void *weight;      // R outputs (inputs + bias)
+  void *feedback;    // R inputs (outputs, or the network's where DIRECT), or null
+  Rule rule, feedback_rule;
+};
+
+struct Plan {
+  i64 layers;
+  const Projection *projection;
+  i64 input_activation, output;
+  double beta;
+  i64 runs, steps, events;
+  const void *x, *y;                // tables, rows of the input's and output's size; y null where nobody teaches
+  const i64 *x_rows, *y_rows;       // R T B: which rows each event shows
+};

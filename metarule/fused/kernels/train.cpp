@@ -1,0 +1,263 @@
+// One run at a time through all its steps, its weights in cache. Compiled once per instruction set, as VARIANT.
+#include <cstdlib>
+#include <cstring>
+
+#include "functions.h"
+#include "update.h"
+
+namespace VARIANT {
+
+template <class S> struct Memory {
+  void *blocks[4096];
+  int count = 0;
+  bool full = false;
+  S *take(i64 numbers) {
+    void *block = nullptr;
+    const size_t size = (numbers * sizeof(S) + 127) / 64 * 64;
+    if (count == 4096 || posix_memalign(&block, 64, size)) {
+      full = true;
+      return nullptr;
+    }
+    std::memset(block, 0, size);
+    blocks[count++] = block;
+    return static_cast<S *>(block);
+  }
+  ~Memory() {
+    while (count) std::free(blocks[--count]);
+  }
+};
+
+template <class S> struct Population {
+  i64 size, bias, ld, activation;
+  S *rate, *drive, *feedback, *error, *gain;
+};
+
+template <class S> struct Synapses {
+  S *weight, *velocity, *feedback, *feedback_velocity, *reconstruction, *signs;
+};
+
+template <class S> struct Trainer {
+  const Plan &plan;
+  const i64 B, L;
+  Memory<S> memory;
+  Population<S> *at;
+  Synapses<S> *between;
+  Scratch<S> scratch;
+  S *events;  // total_post, agreement, match
+
+  explicit Trainer(const Plan &given) : plan(given), B(given.events), L(given.layers) {
+    at = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
+    between = reinterpret_cast<Synapses<S> *>(memory.take(L * sizeof(Synapses<S>) / sizeof(S) + 1));
+    events = memory.take(3 * B);
+    if (memory.full) return;
+    for (i64 l = 0; l <= L; ++l) {
+      Population<S> &p = at[l];
+      p.size = l < L ? plan.projection[l].inputs : plan.projection[L - 1].outputs;
+      p.bias = l < L ? plan.projection[l].bias : 0;
+      p.activation = l ? plan.projection[l - 1].activation : plan.input_activation;
+      p.ld = padded<S>(p.size + p.bias);
+      S **const buffers[] = {&p.rate, &p.drive, &p.feedback, &p.error, &p.gain};
+      for (S **buffer : buffers) *buffer = memory.take(B * p.ld);
+      if (memory.full) return;
+      for (i64 b = 0; p.bias && b < B; ++b) p.rate[b * p.ld + p.size] = 1;
+    }
+    i64 sides = 0, monomials = 0, weights = 0, rows = 0;
+    for (i64 l = 0; l < L; ++l) {
+      const Projection &p = plan.projection[l];
+      Synapses<S> &s = between[l];
+      const i64 ld = at[l].ld, size = padded<S>(p.outputs) * ld, back = feedback_rows(l) * ld;
+      s.weight = memory.take(size);
+      s.velocity = p.rule.velocity ? memory.take(size) : nullptr;
+      s.feedback = p.feedback ? memory.take(back) : nullptr;
+      s.feedback_velocity = p.feedback_rule.velocity ? memory.take(back) : nullptr;
+      s.signs = p.crossing == SIGNS || p.crossing == SIGNS_OF_OWN ? memory.take(size) : nullptr;
+      s.reconstruction = memory.take(B * ld);
+      const Rule *const rules[] = {&p.rule, &p.feedback_rule};
+      for (const Rule *rule : rules) {
+        i64 here = 0, count = 0;
+        for (i64 g = 0; g < rule->groups; ++g) {
+          here += (rule->group[g].rows + rule->group[g].columns) * B * 2 * (ld + at[l + 1].ld);
+          count += rule->group[g].rows + rule->group[g].columns;
+        }
+        sides = here > sides ? here : sides, monomials = count > monomials ? count : monomials;
+      }
+      weights = size > weights ? size : weights, weights = back > weights ? back : weights;
+      rows = p.outputs > rows ? p.outputs : rows;
+    }
+    for (i64 l = 0; l <= L; ++l) rows = at[l].ld > rows ? at[l].ld : rows;
+    scratch.sides = memory.take(sides), scratch.group = memory.take(weights), scratch.extra = memory.take(weights);
+    scratch.keep = memory.take(rows);
+    const S ***const lists[] = {&scratch.a, &scratch.b, &scratch.rows, &scratch.columns};
+    for (const S ***pointers : lists)
+      *pointers = reinterpret_cast<const S **>(memory.take((monomials + 1) * sizeof(S *) / sizeof(S)));
+  }
+
+  i64 feedback_rows(i64 l) const { return plan.projection[l].crossing == DIRECT ? at[L].size : at[l + 1].size; }
+
+  // Rows filled up with zeros, whatever a run before left there.
+  static void in(S *to, const void *from, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
+    if (!to) return;
+    const S *values = static_cast<const S *>(from) + run * rows * columns;
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 j = 0; j < ld; ++j)
+        to[i * ld + j] = j < columns ? values[turned ? j * rows + i : i * columns + j] : S(0);
+  }
+  static void out(const S *from, void *to, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
+    if (!from || !to) return;
+    S *values = static_cast<S *>(to) + run * rows * columns;
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 j = 0; j < columns; ++j) values[turned ? j * rows + i : i * columns + j] = from[i * ld + j];
+  }
+
+  void run(i64 r) {
+    for (i64 l = 0; l < L; ++l) {
+      const Projection &p = plan.projection[l];
+      Synapses<S> &s = between[l];
+      const i64 J = p.inputs + p.bias, ld = at[l].ld;
+      in(s.weight, p.weight, r, p.outputs, J, ld, false);
+      in(s.velocity, p.rule.velocity, r, p.outputs, J, ld, false);
+      in(s.feedback, p.feedback, r, feedback_rows(l), p.inputs, ld, true);
+      in(s.feedback_velocity, p.feedback_rule.velocity, r, feedback_rows(l), p.inputs, ld, true);
+    }
+    for (i64 t = 0; t < plan.steps; ++t) {
+      show(r, t);
+      forward();
+      if (plan.y) judge(r, t);
+      for (i64 l = L - 1; l >= 0; --l) {
+        if (plan.projection[l].error_below) send_down(l);
+        learn(l, r, t);
+      }
+    }
+    for (i64 l = 0; l < L; ++l) {
+      const Projection &p = plan.projection[l];
+      Synapses<S> &s = between[l];
+      const i64 J = p.inputs + p.bias, ld = at[l].ld;
+      if (p.rule.plastic) out(s.weight, p.weight, r, p.outputs, J, ld, false);
+      out(s.velocity, p.rule.velocity, r, p.outputs, J, ld, false);
+      if (p.feedback_rule.plastic) out(s.feedback, p.feedback, r, feedback_rows(l), p.inputs, ld, true);
+      out(s.feedback_velocity, p.feedback_rule.velocity, r, feedback_rows(l), p.inputs, ld, true);
+    }
+  }
+
+  void show(i64 r, i64 t) {
+    const i64 *rows = plan.x_rows + (r * plan.steps + t) * B;
+    for (i64 b = 0; b < B; ++b)
+      std::memcpy(at[0].rate + b * at[0].ld, static_cast<const S *>(plan.x) + rows[b] * at[0].size,
+                  at[0].size * sizeof(S));
+  }
+
+  void forward() {
+    for (i64 l = 0; l < L; ++l) {
+      const Population<S> &source = at[l];
+      Population<S> &p = at[l + 1];
+      driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld);
+      for (i64 b = 0; b < B; ++b) {
+        S *rate = p.rate + b * p.ld;
+        const S *drive = p.drive + b * p.ld;
+        if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) softmax<S>(drive, rate, p.size);
+        else
+          for (i64 i = 0; i < p.size; i += lanes<S>) store(rate + i, rate_of(p.activation, load(drive + i), beta(l)));
+        for (i64 i = p.size; i < p.ld; ++i) rate[i] = 0;
+        if (p.bias) rate[p.size] = 1;
+      }
+    }
+  }
+
+  S beta(i64 l) const { return l == L - 1 ? S(1) : S(plan.beta); }  // an output has none
+
+  void judge(i64 r, i64 t) {
+    const i64 *rows = plan.y_rows + (r * plan.steps + t) * B;
+    const Population<S> &p = at[L];
+    for (i64 b = 0; b < B; ++b) {
+      const S *target = static_cast<const S *>(plan.y) + rows[b] * p.size;
+      for (i64 i = 0; i < p.size; ++i) {
+        const i64 n = b * p.ld + i;
+        p.error[n] = p.feedback[n] = target[i] - p.rate[n];
+        p.gain[n] = 1;
+      }
+    }
+  }
+
+  // The error at the source of projection l.
+  void send_down(i64 l) {
+    const Projection &p = plan.projection[l];
+    Synapses<S> &s = between[l];
+    Population<S> &source = at[l];
+    const Population<S> &teacher = p.crossing == DIRECT ? at[L] : at[l + 1];
+    const S *matrix = p.crossing == TRANSPOSED ? s.weight : s.feedback;
+    if (s.signs) {
+      for (i64 n = 0; n < p.outputs * source.ld; ++n) {
+        const S w = s.weight[n], size = p.crossing == SIGNS ? S(p.size) : s.feedback[n] < 0 ? -s.feedback[n] : s.feedback[n];
+        s.signs[n] = w > 0 ? size : w < 0 ? -size : w;
+      }
+      matrix = s.signs;
+    }
+    multiplied<S>(B, source.ld, teacher.size, teacher.error, teacher.ld, matrix, source.ld, source.feedback, source.ld);
+    for (i64 b = 0; b < B; ++b) {
+      const i64 from = b * source.ld;
+      for (i64 j = from; j < from + source.ld; j += lanes<S>) {
+        Vec<S> rate = load(source.rate + j);
+        if (l == 0) rate = within_range<S>(source.activation, rate);
+        Vec<S> gain = slope_of<S>(source.activation, rate, S(plan.beta));
+        store(source.gain + j, gain);
+        store(source.error + j, load(source.feedback + j) * gain);
+      }
+      for (i64 j = source.size; j < source.ld; ++j) source.error[from + j] = 0;
+    }
+  }
+
+  void learn(i64 l, i64 r, i64 t) {
+    const Projection &p = plan.projection[l];
+    Synapses<S> &s = between[l];
+    const Population<S> &source = at[l], &target = at[l + 1];
+    const Rule &rule = p.rule;
+    if (rule.plastic && rule.schedule[t] != 0) {
+      S *total = events, *agreement = events + B, *match = events + 2 * B;
+      if (rule.reads[RECONSTRUCTION] || rule.reads[AGREEMENT])
+        multiplied<S>(B, source.ld, target.size, target.rate, target.ld, s.weight, source.ld, s.reconstruction,
+                      source.ld);
+      if (rule.reads[GAIN] && l + 1 < L && !plan.projection[l + 1].error_below)
+        for (i64 n = 0; n < B * target.ld; n += lanes<S>)
+          store(target.gain + n, slope_of<S>(target.activation, load(target.rate + n), S(plan.beta)));
+      for (i64 b = 0; b < B; ++b) {
+        total[b] = agreement[b] = match[b] = 0;
+        const i64 i = b * target.ld, j = b * source.ld;
+        if (rule.reads[TOTAL_POST])
+          for (i64 n = 0; n < target.size; ++n) total[b] += target.rate[i + n];
+        if (rule.reads[MATCH])
+          for (i64 n = 0; n < target.size; ++n) match[b] += target.error[i + n] * target.drive[i + n];
+        if (rule.reads[AGREEMENT])
+          for (i64 n = 0; n < source.size; ++n) agreement[b] += source.error[j + n] * s.reconstruction[j + n];
+      }
+      const End<S> row{target.size, target.ld, {target.rate, target.error, target.feedback, target.gain, total,
+                                                agreement, match, nullptr, nullptr, nullptr}};
+      const End<S> column{source.size + source.bias, source.ld, {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                                                                 nullptr, source.rate, source.error, s.reconstruction}};
+      update<S>(rule, r, t, B, s.weight, s.velocity, target.size, row, column, scratch);
+    }
+    if (p.feedback_rule.plastic) {
+      // seen from there, the upper error is pre, and the lower rate is both post and the error
+      for (i64 b = 0; b < B; ++b) {
+        events[b] = 0;
+        for (i64 n = 0; n < source.size; ++n) events[b] += source.rate[b * source.ld + n];
+      }
+      const End<S> row{target.size, target.ld, {nullptr, nullptr, nullptr, nullptr, events, nullptr, nullptr,
+                                                target.error, nullptr, nullptr}};
+      const End<S> column{source.size, source.ld, {source.rate, source.rate, nullptr, nullptr, nullptr, nullptr,
+                                                   nullptr, nullptr, nullptr, nullptr}};
+      update<S>(p.feedback_rule, r, t, B, s.feedback, s.feedback_velocity, target.size, row, column, scratch);
+    }
+  }
+};
+
+template <class S> int train(const Plan *plan) {
+  Trainer<S> trainer(*plan);
+  if (trainer.memory.full) return 1;
+  for (i64 r = 0; r < plan->runs; ++r) trainer.run(r);
+  return 0;
+}
+
+int train_float(const Plan *plan) { return train<float>(plan); }
+int train_double(const Plan *plan) { return train<double>(plan); }
+
+}  // namespace VARIANT

@@ -1,0 +1,132 @@
+// How a rule that is a list of terms changes the weights of one projection.
+#pragma once
+#include "products.h"
+
+namespace VARIANT {
+
+// What is known at one end of a projection's synapses: (B, ld) per factor; factors of an event are (B).
+template <class S> struct End {
+  i64 size, ld;
+  const S *value[FACTORS];
+};
+
+inline bool of_event(i64 factor) { return factor == TOTAL_POST || factor == AGREEMENT || factor == MATCH; }
+
+// Memory for one projection's update, as large as the largest needs.
+template <class S> struct Scratch {
+  S *sides, *group, *extra, *keep;
+  const S **a, **b, **rows, **columns;
+};
+
+// A product of factors; one factor alone is read where it lies.
+template <class S> const S *monomial(const std::int8_t *powers, const End<S> &end, i64 B, S *free) {
+  i64 degree = 0, last = 0;
+  for (i64 f = 0; f < FACTORS; ++f)
+    if (powers[f]) degree += powers[f], last = f;
+  if (degree == 1 && !of_event(last)) return end.value[last];
+  for (i64 b = 0; b < B; ++b) {
+    S *out = free + b * end.ld;
+    for (i64 n = 0; n < end.ld; ++n) out[n] = n < end.size ? S(1) : S(0);
+    for (i64 f = 0; f < FACTORS; ++f)
+      for (i64 power = 0; power < powers[f]; ++power)
+        for (i64 n = 0; n < end.size; ++n) out[n] *= of_event(f) ? end.value[f][b] : end.value[f][b * end.ld + n];
+  }
+  return free;
+}
+
+inline bool empty(const std::int8_t *powers) {
+  for (i64 f = 0; f < FACTORS; ++f)
+    if (powers[f]) return false;
+  return true;
+}
+
+// out = sum over k of c_k values_k, c_k `stride` apart
+template <class S>
+void mixed(i64 count, const S *const *values, const S *c, i64 stride, S scale, i64 size, S *out) {
+  for (i64 n = 0; n < size; n += lanes<S>) {
+    Vec<S> total = load(values[0] + n) * (c[0] * scale);
+    for (i64 k = 1; k < count; ++k) total += load(values[k] + n) * (c[k * stride] * scale);
+    store(out + n, total);
+  }
+}
+
+// The factors of a group's product: the side with fewer monomials stays, the other is summed in activation space.
+template <class S>
+i64 factored(const Group &group, const S *c, S scale, const End<S> &row, const End<S> &column, i64 B, S *&free,
+             Scratch<S> &scratch, i64 at) {
+  for (i64 k = 0; k < group.rows; ++k, free += B * row.ld)
+    scratch.rows[k] = monomial(group.row + k * FACTORS, row, B, free);
+  for (i64 k = 0; k < group.columns; ++k, free += B * column.ld)
+    scratch.columns[k] = monomial(group.column + k * FACTORS, column, B, free);
+  if (group.rows <= group.columns) {
+    for (i64 k = 0; k < group.rows; ++k, free += B * column.ld) {
+      mixed<S>(group.columns, scratch.columns, c + k * group.columns, 1, scale, B * column.ld, free);
+      scratch.a[at + k] = scratch.rows[k], scratch.b[at + k] = free;
+    }
+    return at + group.rows;
+  }
+  for (i64 k = 0; k < group.columns; ++k, free += B * row.ld) {
+    mixed<S>(group.rows, scratch.rows, c + k, group.columns, scale, B * row.ld, free);
+    scratch.a[at + k] = free, scratch.b[at + k] = scratch.columns[k];
+  }
+  return at + group.columns;
+}
+
+// One step of the weights W (I, ld) of a run, with their velocity where there is one.
+template <class S>
+void update(const Rule &rule, i64 run, i64 step, i64 B, S *W, S *velocity, i64 I, const End<S> &row,
+            const End<S> &column, Scratch<S> &scratch) {
+  if (!rule.plastic || rule.schedule[step] == 0) return;
+  const S rate = static_cast<const S *>(rule.rate)[run] * S(rule.schedule[step]);
+  const S scale = velocity ? S(1) : rate;
+  const i64 ld = column.ld, all = I * ld;
+  S *free = scratch.sides;
+  i64 stacked = 0;
+  bool kept = rule.decay != 0 || velocity, more = false;
+  for (i64 i = 0; i < I; ++i) scratch.keep[i] = 1 - scale * S(rule.decay);
+  for (i64 g = 0; g < rule.groups; ++g) {
+    const Group &group = rule.group[g];
+    const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
+    if (group.power == 0) {
+      stacked = factored<S>(group, c, scale / S(B), row, column, B, free, scratch, stacked);
+    } else if (group.power == 1 && group.columns == 1 && empty(group.column)) {
+      // a number per row of the weights: decay, Oja's forgetting
+      kept = true;
+      for (i64 k = 0; k < group.rows; ++k) {
+        const S *values = monomial(group.row + k * FACTORS, row, B, free);
+        for (i64 b = 0; b < B; ++b)
+          for (i64 i = 0; i < I; ++i) scratch.keep[i] += c[k] * scale / S(B) * values[b * row.ld + i];
+      }
+    } else {
+      const i64 count = factored<S>(group, c, scale / S(B), row, column, B, free, scratch, stacked) - stacked;
+      const Factors<S> f{count, B, scratch.a + stacked, row.ld, scratch.b + stacked, ld};
+      product<S, true>(I, ld, f, scratch.group, ld, nullptr, true);
+      for (i64 n = 0; n < all; n += lanes<S>) {
+        Vec<S> change = load(scratch.group + n);
+        for (i64 power = 0; power < group.power; ++power) change *= load(W + n);
+        store(scratch.extra + n, more ? load(scratch.extra + n) + change : change);
+      }
+      more = true;
+    }
+  }
+  S *target = W;
+  if (velocity) {
+    target = scratch.group;
+    for (i64 i = 0; i < I; ++i)
+      for (i64 n = 0; n < ld; n += lanes<S>)
+        store(target + i * ld + n, load(W + i * ld + n) * (scratch.keep[i] - S(1)));
+  }
+  const Factors<S> f{stacked, B, scratch.a, row.ld, scratch.b, ld};
+  product<S, true>(I, ld, f, target, ld, kept && !velocity ? scratch.keep : nullptr, false);
+  if (more)
+    for (i64 n = 0; n < all; n += lanes<S>) store(target + n, load(target + n) + load(scratch.extra + n));
+  if (!velocity) return;
+  for (i64 n = 0; n < all; n += lanes<S>) {
+    const Vec<S> current = load(target + n);
+    const Vec<S> speed = load(velocity + n) * S(rule.momentum) + current;
+    store(velocity + n, speed);
+    store(W + n, load(W + n) + (rule.nesterov ? current + speed * S(rule.momentum) : speed) * rate);
+  }
+}
+
+}  // namespace VARIANT

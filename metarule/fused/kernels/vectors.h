@@ -1,0 +1,70 @@
+// Vectors of WIDTH bytes that the compiler turns into whatever instructions it may use.
+#pragma once
+#include "plan.h"
+
+namespace VARIANT {
+
+template <class S> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float real __attribute__((vector_size(WIDTH), may_alias));
+  typedef std::int32_t whole __attribute__((vector_size(WIDTH), may_alias));
+  typedef std::int32_t bits;
+};
+template <> struct Lanes<double> {
+  typedef double real __attribute__((vector_size(WIDTH), may_alias));
+  typedef std::int64_t whole __attribute__((vector_size(WIDTH), may_alias));
+  typedef std::int64_t bits;
+};
+template <class S> using Vec = typename Lanes<S>::real;
+template <class S> using Whole = typename Lanes<S>::whole;
+template <class S> constexpr int lanes = WIDTH / sizeof(S);
+
+template <class S> inline Vec<S> load(const S *from) { return *reinterpret_cast<const Vec<S> *>(from); }
+template <class S> inline void store(S *to, Vec<S> value) { *reinterpret_cast<Vec<S> *>(to) = value; }
+template <class S> inline Vec<S> splat(S value) { return value - Vec<S>{}; }
+template <class S> inline i64 padded(i64 size) { return (size + lanes<S> - 1) / lanes<S> * lanes<S>; }
+
+template <int... I> struct Indices {};
+template <int N, int... I> struct UpTo : UpTo<N - 1, N - 1, I...> {};
+template <int... I> struct UpTo<0, I...> { typedef Indices<I...> type; };
+
+#ifdef __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLED(S, first, second, index) __builtin_shufflevector(first, second, (index)...)
+#endif
+#endif
+#ifndef SHUFFLED
+#define SHUFFLED(S, first, second, index) __builtin_shuffle(first, second, Whole<S>{(index)...})
+#endif
+
+// Segments of 2 HALF lanes: the first (AT = 0) or second (AT = HALF) half of each, those of `second` after `first`'s.
+template <class S, int HALF, int AT, int... I> inline Vec<S> halves(Vec<S> first, Vec<S> second, Indices<I...>) {
+  return SHUFFLED(S, first, second, I / HALF * 2 * HALF + I % HALF + AT);
+}
+
+template <class S, int COUNT> struct Folded {
+  static inline Vec<S> of(const Vec<S> *sums) {
+    constexpr int half = COUNT / 2;
+    typedef typename UpTo<lanes<S>>::type All;
+    Vec<S> folded[half];
+#pragma GCC unroll 16
+    for (int k = 0; k < half; ++k)
+      folded[k] = halves<S, half, 0>(sums[2 * k], sums[2 * k + 1], All{}) +
+                  halves<S, half, half>(sums[2 * k], sums[2 * k + 1], All{});
+    return Folded<S, half>::of(folded);
+  }
+};
+template <class S> struct Folded<S, 1> {
+  static inline Vec<S> of(const Vec<S> *sums) { return sums[0]; }
+};
+
+// As many vectors as they have lanes -> the vector of their sums.
+template <class S> inline Vec<S> sums_of(const Vec<S> *vectors) { return Folded<S, lanes<S>>::of(vectors); }
+
+template <class S> inline S sum_of(Vec<S> vector) {
+  S total = 0;
+  for (int k = 0; k < lanes<S>; ++k) total += vector[k];
+  return total;
+}
+
+}  // namespace VARIANT

@@ -1,0 +1,226 @@
+"""What the kernel can train, in words where it cannot, and a learner spelled out for it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.credit.feedback import feedback_name
+from metarule.fused import layout
+from metarule.learner import ANY, Columns, Learner
+from metarule.network import Network, Projection
+from metarule.rules import Rule
+from metarule.signals import State
+from metarule.synapses import SynapseModel
+from metarule.terms import FACTORS, Monomial, Term, glorot
+
+
+def refused(learner: Learner) -> str | None:
+    """Why the kernel cannot train a learner, a sentence; None where it can."""
+    network, credit = learner.network, learner.credit
+    ends = [(p.source, p.target) for p in network.projections]
+    names = list(network.sizes)
+    if ends != list(zip(names, names[1:], strict=False)):
+        return "the network is not a chain of layers"
+    if credit.crossing is None or not _stands(credit, "crossing", "stage", "stages", "sender", "broadcast", "respond",
+                                              "init", "projections", "teach_feedback"):  # fmt: skip
+        return f"credit.kind = '{credit.kind}' sends its errors in a way of its own"
+    for projection in _served(learner):
+        rule, synapse = _rule(learner, projection), _synapse(learner, projection)
+        listed = rule.listed(torch.zeros(1, len(rule.params)), network.shape(projection))
+        if listed is None or not _stands(rule, "listed", "delta", "init"):
+            return f"rule.kind = '{rule.kind}' is no list of terms"
+        known = _known(projection)
+        for name in sorted({name for term in listed.terms for name in term.factors} - known):
+            return f"'{name}' is not among what it computes at '{projection.name}'"
+        if synapse.plain is None or not _stands(synapse, "plain", "step", "init"):
+            return f"synapse.kind = '{synapse.kind}' with these settings is more than momentum"
+    return None
+
+
+def _stands(part: Any, claim: str, *acts: str) -> bool:
+    """Whether no class below the one that makes a claim has changed what it speaks of."""
+    lineage = type(part).__mro__
+    made = next(place for place, each in enumerate(lineage) if claim in vars(each))
+    return not any(act in vars(each) for each in lineage[:made] for act in acts)
+
+
+def _served(learner: Learner) -> list[Projection]:
+    """The projections that learn: a rule may be there for feedback weights that nobody teaches."""
+    taught = learner.credit.crossing == "own_taught"
+    return [p for p in learner.plastic if p.role == "forward" or taught]
+
+
+def _known(projection: Projection) -> set[str]:
+    if projection.role == "forward":
+        return {*layout.FACTORS, "weight"}
+    return {"pre", "post", "error", "total_post", "weight"}
+
+
+def _rule(learner: Learner, projection: Projection) -> Rule:
+    return learner.rules[learner.rule_key(projection) or ANY]
+
+
+def _synapse(learner: Learner, projection: Projection) -> SynapseModel:
+    return learner.synapses[learner.synapse_key(projection) or ANY]
+
+
+class Table(NamedTuple):
+    """Terms with the same power of the weight: sum over (row, column) of a coefficient times row column^T."""
+
+    rows: list[Monomial]
+    columns: list[Monomial]
+    coefficients: Float[Tensor, "R rows columns"]
+
+
+def tabled(terms: Iterable[Term], coefficients: Float[Tensor, "R K"], turned: bool = False) -> dict[int, Table]:
+    """Power of the weight -> its terms; `turned` for weights that are stored (J I): pre is then on the rows' side."""
+    sides = {"post": turned, "pre": not turned, "event": False}  # on the columns' side?
+    entries: dict[int, list[tuple[int, float, Monomial, Monomial]]] = {}
+    for k, term in enumerate(terms):
+        for sign, part in term.parts:
+            power = sum(power for name, power in part if name == "weight")
+            rest = [(name, power) for name, power in part if name != "weight"]
+            row, column = (
+                tuple((name, power) for name, power in rest if sides[FACTORS[name].side] == at) for at in (False, True)
+            )
+            entries.setdefault(power, []).append((k, sign, row, column))
+    tables = {}
+    for power, members in sorted(entries.items()):
+        rows = list(dict.fromkeys(row for _, _, row, _ in members))
+        columns = list(dict.fromkeys(column for _, _, _, column in members))
+        table = coefficients.new_zeros(len(coefficients), len(rows), len(columns))
+        for k, sign, row, column in members:
+            table[:, rows.index(row), columns.index(column)] += sign * coefficients[:, k]
+        tables[power] = Table(rows, columns, table)
+    return tables
+
+
+class Spelled:
+    """A learner's runs as the kernel's structures; keeps alive what they point to.
+
+    `state` is trained in place: its weights and velocities are contiguous and nobody else's.
+    """
+
+    def __init__(self, learner: Learner, columns: Columns, state: State) -> None:
+        self.learner, self.columns, self.state = learner, columns, state
+        self.kept: list[Any] = []
+        network: Network = learner.network
+        self.served = {p.name: p for p in _served(learner)}
+        self.reads = {name: self._read(p) for name, p in self.served.items()}
+        self.projections = [self._projection(place) for place in range(len(network.projections))]
+        self.layers = (layout.Projection * len(self.projections))(*self.projections)
+        self.runs = len(next(iter(state["weights"].values())))
+
+    def plan(self, schedule: dict[str, list[float]], **data: Any) -> layout.Plan:
+        """Some steps: the multipliers of the rates by projection, and the fields of `layout.Plan` that are data."""
+        network = self.learner.network
+        for place, projection in enumerate(network.projections):
+            for rule, name in (("rule", projection.name), ("feedback_rule", feedback_name(projection))):
+                if name in self.served:
+                    held = layout.numbers(ctypes.c_double, schedule[name])
+                    getattr(self.layers[place], rule).schedule = held
+        return layout.Plan(
+            layers=len(self.layers),
+            projection=self.layers,
+            input_activation=layout.ACTIVATIONS.index(network.populations[0].activation),
+            output=layout.OUTPUTS.index(network.output),
+            beta=network.beta,
+            runs=self.runs,
+            **data,
+        )
+
+    def _projection(self, place: int) -> layout.Projection:
+        network, crossing = self.learner.network, str(self.learner.credit.crossing)
+        projection, weights = network.projections[place], self.state["weights"]
+        size_out, size_in = network.sizes[projection.target], network.sizes[projection.source]
+        last = place == len(network.projections) - 1
+        output = {"softmax": "linear"}.get(network.output, network.output)
+        back = self._feedback(projection, crossing)
+        return layout.Projection(
+            inputs=size_in,
+            outputs=size_out,
+            bias=projection.bias,
+            activation=layout.ACTIVATIONS.index(output if last else network.activations[projection.target]),
+            crossing=layout.CROSSINGS[crossing],
+            size=glorot(size_out, size_in),
+            error_below=self._error_below(place, crossing),
+            weight=weights[projection.name].data_ptr(),
+            feedback=weights[back].data_ptr() if back else None,
+            rule=self._spelled(projection.name, False),
+            feedback_rule=self._spelled(feedback_name(projection), True) if back else layout.Rule(),
+        )
+
+    def _feedback(self, projection: Projection, crossing: str) -> str | None:
+        """The name of the feedback weights that reach a projection's source."""
+        if crossing == "direct":
+            return f"{self.learner.network.output_name}=>{projection.source}"
+        return feedback_name(projection) if crossing in ("own", "own_taught", "signs_of_own") else None
+
+    def _read(self, projection: Projection) -> frozenset[str]:
+        rule = _rule(self.learner, projection)
+        shape = self.learner.network.shape(projection)
+        listed = rule.listed(torch.zeros(1, len(rule.params)), shape)
+        assert listed is not None
+        return frozenset().union(*(term.factors for term in listed.terms))
+
+    def _error_below(self, place: int, crossing: str) -> bool:
+        """Whether anybody reads the error at the source of a projection, or what is made of it further down."""
+        if crossing == "nothing":
+            return False
+        projections = self.learner.network.projections
+        if self.reads.get(projections[place].name, frozenset()) & {"pre_error", "agreement"}:
+            return True
+        if place == 0:
+            return False
+        below = projections[place - 1]
+        if self.reads.get(below.name, frozenset()) & {"error", "feedback", "match"} or feedback_name(below) in self.served:
+            return True
+        return crossing != "direct" and self._error_below(place - 1, crossing)
+
+    def _spelled(self, name: str, turned: bool) -> layout.Rule:
+        if name not in self.served:
+            return layout.Rule()
+        learner, projection = self.learner, self.served[name]
+        rule, synapse = _rule(learner, projection), _synapse(learner, projection)
+        listed = rule.listed(self.columns.rules[learner.rule_key(projection) or ANY], learner.network.shape(projection))
+        plain = synapse.plain
+        assert listed is not None
+        assert plain is not None
+        groups = [
+            layout.Group(
+                power=power,
+                rows=len(table.rows),
+                columns=len(table.columns),
+                row=self._powers(table.rows),
+                column=self._powers(table.columns),
+                coefficients=self._held(table.coefficients),
+            )
+            for power, table in tabled(*listed, turned).items()
+        ]
+        return layout.Rule(
+            plastic=True,
+            groups=len(groups),
+            group=(layout.Group * len(groups))(*groups),
+            reads=layout.numbers(ctypes.c_int64, [factor in self.reads[name] for factor in layout.FACTORS]),
+            rate=self._held(self.columns.synapses[learner.synapse_key(projection) or ANY][:, 0]),
+            decay=plain.weight_decay,
+            momentum=plain.momentum or 0.0,
+            nesterov=plain.nesterov,
+            velocity=None if plain.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
+        )
+
+    def _powers(self, monomials: list[Monomial]) -> ctypes.Array:
+        return layout.numbers(
+            ctypes.c_int8, [dict(each).get(factor, 0) for each in monomials for factor in layout.FACTORS]
+        )
+
+    def _held(self, values: Tensor) -> int:
+        held = values.contiguous()
+        self.kept.append(held)
+        return held.data_ptr()

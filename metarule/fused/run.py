@@ -1,0 +1,120 @@
+"""One block of runs in the fused engine: `block.run_block`, with the steps between two scores in compiled code."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from metarule import tree
+from metarule.block import Block, BlockOutcome, World, run_block
+from metarule.credit.feedback import target_of
+from metarule.fused.library import Library, Missing, library
+from metarule.fused.plan import Spelled
+from metarule.learner import Columns
+from metarule.signals import Batch, State
+from metarule.tasks.base import Episode, Rows
+
+AT_ONCE = 1 << 22
+"""Indices, or numbers of batches that are no rows of a table, that are held at a time."""
+
+NAME = "fused"
+
+
+def run_fused(block: Block) -> BlockOutcome:
+    """Train and score one block of runs that `refused` has nothing against, wherever there is a kernel."""
+    try:
+        kernel = library()
+    except Missing:  # this process is on another machine than the one that chose
+        return run_block(block)
+    world = World(block)
+    with torch.no_grad():
+        columns = block.learner.columns(block.theta)
+        advance = functools.partial(_advanced, kernel, world, columns)
+        state, scores = world.scored(columns, _owned(world.start(columns)), block.steps, advance)
+    return world.outcome(state, scores)._replace(engine=f"{NAME} ({kernel.variant})")
+
+
+def _advanced(kernel: Library, world: World, columns: Columns, state: State, steps: range) -> State:
+    """The state after `steps`, its weights and velocities overwritten."""
+    learner = world.learner
+    taught = learner.credit.crossing != "nothing"
+    spelled = Spelled(learner, columns, state)
+    double = world.block.dtype == torch.float64
+    for part, rows in _batches(world.episode, steps, world.block):
+        if taught and rows.y is None:
+            target_of(Batch(rows.x))  # says what is missing
+        rates = [learner.rates(step, world.frozen) for step in part]
+        plan = spelled.plan(
+            {p.name: [each[p.name] for each in rates] for p in learner.plastic},
+            steps=len(part),
+            events=rows.x_rows.shape[2],
+            x=rows.x.data_ptr(),
+            x_rows=rows.x_rows.data_ptr(),
+            y=rows.y.data_ptr() if taught and rows.y is not None else None,
+            y_rows=rows.y_rows.data_ptr() if rows.y_rows is not None else None,
+        )
+        if kernel.train(ctypes.byref(plan), double, kernel.place):
+            raise MemoryError("the fused kernel found no memory for a run; lower the layers' sizes or inner.batch")
+    return state
+
+
+def _owned(state: State) -> State:
+    """A state whose weights and velocities nothing else refers to, as the kernel reads them."""
+    copies = {part: tree.mapped(state[part], _copy) for part in ("weights", "synapses")}
+    return {**state, **copies}
+
+
+def _copy(values: Tensor) -> Tensor:
+    return values.clone(memory_format=torch.contiguous_format)
+
+
+def _batches(episode: Episode, steps: range, block: Block) -> Iterator[tuple[range, Rows]]:
+    """The batches of all steps as rows of tables, some steps at a time."""
+    per_step = len(block.addresses) * block.batch
+    at_once = max(AT_ONCE // per_step, 1)
+    for first in range(steps.start, steps.stop, at_once):
+        part = range(first, min(first + at_once, steps.stop))
+        rows = episode.rows(part)
+        if rows is None:
+            yield from _written(episode, part, block)
+        else:
+            yield part, _plain(rows, block.dtype)
+
+
+def _written(episode: Episode, steps: range, block: Block) -> Iterator[tuple[range, Rows]]:
+    """Batches that are no rows of a table, written into one."""
+    sizes = block.learner.network.sizes.values()
+    at_once = max(AT_ONCE // (len(block.addresses) * block.batch * max(sizes)), 1)
+    first = steps.start
+    shown = []
+    for step in steps:
+        batch = episode.train(step)
+        if shown and (len(shown) == at_once or batch.x.shape != shown[0].x.shape):
+            yield range(first, step), _plain(_table(shown), block.dtype)
+            first, shown = step, []
+        shown.append(batch)
+    yield range(first, steps.stop), _plain(_table(shown), block.dtype)
+
+
+def _table(batches: list) -> Rows:
+    def stacked(values: list[Tensor]) -> Tensor:
+        return torch.stack(list(values), dim=1).flatten(0, 2)
+
+    runs, events, _ = batches[0].x.shape
+    rows = torch.arange(runs * len(batches) * events).reshape(runs, len(batches), events)
+    y = None if batches[0].y is None else stacked([batch.y for batch in batches])
+    return Rows(stacked([batch.x for batch in batches]), rows, y, None if y is None else rows)
+
+
+def _plain(rows: Rows, dtype: torch.dtype) -> Rows:
+    x, x_rows, y, y_rows = rows
+    return Rows(
+        x.to(dtype).contiguous(),
+        x_rows.contiguous(),
+        None if y is None else y.to(dtype).contiguous(),
+        None if y_rows is None else y_rows.contiguous(),
+    )
