@@ -26,7 +26,7 @@ from metarule.rng import Noise, noise_for
 from metarule.rules.terms import Terms
 from metarule.signals import Batch, State
 from metarule.synapses.sgd import Sgd
-from metarule.tasks.base import Episode, Task
+from metarule.tasks.base import Episode, Rows, Task
 
 POOL = 512
 """Random images that every run draws its batches from."""
@@ -113,6 +113,10 @@ class _Episode(Episode):
     def train(self, step):
         rows = self.order[:, step]
         return Batch(self.images[rows], self.targets[rows])
+
+    def rows(self, steps):
+        shown = self.order[:, steps.start : steps.stop]
+        return Rows(self.images, shown, self.targets, shown)
 
     def score(self, respond, weights):
         return {"held_out_loss": next(iter(weights.values())).mean((1, 2))}
