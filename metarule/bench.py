@@ -2,7 +2,8 @@
 
 The work is the same everywhere: feedback alignment with {error_pre, error_pre_error, subspace_oja}, combined in
 activation space, data read by index, weights given. `naive` trains one network at a time; `vmap` maps a one-network
-step over runs with torch.func; `reference` is metarule's engine. Final weights are compared before anything is timed.
+step over runs with torch.func; `reference` and `fused` are metarule's engines, the latter where it has a kernel. Final
+weights are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from metarule.credit.feedback import feedback_name
 from metarule.credit.feedback_alignment import FeedbackAlignment
-from metarule.inner import Reference, Runs
+from metarule.inner import Fused, Inner, Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.rng import Noise, noise_for
@@ -147,9 +148,18 @@ def setting(cell: Cell) -> Setting:
 
 
 def reference(world: Setting) -> dict[str, Tensor]:
-    """metarule's engine: all runs in lockstep."""
+    """All runs in lockstep."""
+    return _evaluated(Reference(), world)
+
+
+def fused(world: Setting) -> dict[str, Tensor]:
+    """One run at a time in compiled code."""
+    return _evaluated(Fused(), world)
+
+
+def _evaluated(engine: Inner, world: Setting) -> dict[str, Tensor]:
     cell = world.cell
-    outcome = Reference().evaluate(
+    outcome = engine.evaluate(
         world.learner,
         torch.tensor([list(THETA.values())]),
         Workload(cell, world.data),
@@ -228,13 +238,18 @@ Engine = Callable[[Setting], dict[str, Tensor]]
 ENGINES: dict[str, Engine] = {"naive": naive, "vmap": vmap, "reference": reference}
 
 
+def engines(world: Setting) -> dict[str, Engine]:
+    """Those that can do the work on this machine."""
+    return ENGINES if Fused().can(world.learner) else {**ENGINES, "fused": fused}
+
+
 def _names(world: Setting) -> list[tuple[str, str]]:
     return [(p.name, feedback_name(p)) for p in world.learner.network.projections]
 
 
 def agreement(world: Setting) -> float:
     """Largest difference of any final weight between the engines, relative to the largest weight."""
-    results = [engine(world) for engine in ENGINES.values()]
+    results = [engine(world) for engine in engines(world).values()]
     last = results[-1]
     largest = max(float(last[name].abs().max()) for name, _ in _names(world))
     return max(
@@ -256,14 +271,18 @@ def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str,
             apart = agreement(world)  # also the warm-up
             if apart > 1e-4:
                 raise RuntimeError(f"bench: engines differ by {apart:.1e} on {cell}")
-            seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
+            running = engines(world)
+            seconds: dict[str, list[float]] = {name: [] for name in running}
             for _ in range(repeats):
-                for name, engine in ENGINES.items():
+                for name, engine in running.items():
                     began = time.perf_counter()
                     engine(world)
                     seconds[name].append(time.perf_counter() - began)
             for name, times in seconds.items():
-                ratios = [slow / fast for slow, fast in zip(seconds["naive"], times, strict=True)]
+                ratios = {
+                    f"ratio_to_{other}": [slow / fast for slow, fast in zip(seconds[other], times, strict=True)]
+                    for other in ("naive", "reference")
+                }
                 rows.append(
                     {
                         "network": cell.network,
@@ -272,7 +291,7 @@ def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str,
                         "steps": cell.steps,
                         "engine": name,
                         "run_steps_per_second": round(cell.runs * cell.steps / statistics.median(times), 1),
-                        "ratio_to_naive": round(statistics.median(ratios), 2),
+                        **{key: round(statistics.median(values), 2) for key, values in ratios.items()},
                     }
                 )
     finally:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from metarule.credit.backprop import Backprop
+from metarule.fused.library import Missing, library
 from metarule.gradient_descent import unrolled
 from metarule.inner import Reference, Runs
 from metarule.jobs import versions
@@ -42,7 +43,17 @@ def machine() -> dict[str, Any]:
         "devices": ["cpu", *devices],
         "cc": shutil.which("cc"),
         "g++": shutil.which("g++"),
+        "fused_kernel": kernel(),
     }
+
+
+def kernel() -> str:
+    """The fused engine's kernel: its instructions and where it lies, or why there is none."""
+    try:
+        found = library()
+    except Missing as missing:
+        return f"none: {missing}"
+    return f"{found.variant}, {found.path}"
 
 
 def data() -> dict[str, Any]:

@@ -212,6 +212,7 @@ class Family:
                 if outcome.carry is not None
             }
             or None,
+            engine=", ".join(dict.fromkeys(outcome.engine for outcome in outcomes)),
         )
 
     def _members(self, theta: Float[Tensor, "C P"]) -> dict[Structure, list[int]]:

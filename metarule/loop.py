@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule import tree
-from metarule.inner import ENGINES, Inner, Map, Outcome, Runs, in_turn
+from metarule.inner import ENGINES, Fastest, Fused, Inner, Map, Outcome, Reference, Runs, in_turn
 from metarule.ledger import Ledger
 from metarule.outer import OuterLoop
 from metarule.rng import noise_for
@@ -37,6 +37,7 @@ class Generation:
     seconds: float
     report: Mapping[str, float] = field(default_factory=dict)
     carry: State | None = None
+    engine: str = "reference"
 
     def line(self, names: list[str]) -> dict[str, Any]:
         """The deterministic part, for the log; non-finite losses become null."""
@@ -58,12 +59,20 @@ class Generation:
 
 
 def engine_for(search: Search, map: Map = in_turn) -> Inner:
-    """The engine that a search names; "auto" is the reference, and `higher` where a torch module is trained."""
+    """The engine that a search names, and `higher` where a torch module is trained."""
     dtype = getattr(torch, search.inner.precision)
     if search.model is not None:
         return Unrolled(dtype, map)
-    engine = ENGINES["reference" if search.inner.engine == "auto" else search.inner.engine]
-    return engine(search.inner.block_runs, dtype, search.segments, map)
+    return ENGINES[search.inner.engine](search.inner.block_runs, dtype, search.segments, map)
+
+
+def engine_note(search: Search, outer: OuterLoop, ran: str) -> str:
+    """Which engine ran, and why no faster one did."""
+    why = None
+    if search.model is None and search.inner.engine == Fastest.name and ran == Reference.name:
+        reasons = (Fused().can(learner, outer.wants) for learner in search.family.build.values())
+        why = next((reason for reason in reasons if reason), None)
+    return f"engine: {ran}" + (f" (not {Fused.name}: {why})" if why else "")
 
 
 def generations(
@@ -98,8 +107,9 @@ def generations(
         carry = race.carry
         outer.tell(theta, race.loss, race.grad)
         yield Generation(
-            number, race.loss, outer.best, race.scores, race.run_steps, time.perf_counter() - began, outer.report, carry
-        )
+            number, race.loss, outer.best, race.scores, race.run_steps, time.perf_counter() - began, outer.report,
+            carry, race.engine,
+        )  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -118,6 +128,7 @@ class _Race(NamedTuple):
     run_steps: int
     grad: Float[Tensor, "C P"] | None
     carry: State | None
+    engine: str
 
 
 def _raced(
@@ -155,10 +166,11 @@ def _raced(
         if last == steps.stop:
             whole = loss.new_full((len(theta), loss.shape[1]), math.inf)
             whole[alive] = loss
-            return _Race(whole, _means(outcome), run_steps, outcome.grad, carry)
+            return _Race(whole, _means(outcome), run_steps, outcome.grad, carry, outcome.engine)
         kept = outer.keep(theta[alive], loss, last).nonzero()[:, 0]
         if not len(kept):
-            return _Race(torch.full((len(theta), loss.shape[1]), math.inf), _means(outcome), run_steps, None, None)
+            lost = torch.full((len(theta), loss.shape[1]), math.inf)
+            return _Race(lost, _means(outcome), run_steps, None, None, outcome.engine)
         slots = (kept[:, None] * len(runs.episodes) + torch.arange(len(runs.episodes))).flatten()
         alive = alive[kept]
         runs = runs._replace(candidates=tuple(runs.candidates[place] for place in kept.tolist()))
@@ -225,10 +237,15 @@ def run(
     for generation in generations(search, outer, first, engine_for(search, ledger.over(map)), carry):
         folder.save(generation.number + 1, outer.state_dict(), generation.line(names), generation.carry)
         ledger.open(f"generation{generation.number + 1}")
-        timing = {"generation": generation.number, "seconds": generation.seconds, "run_steps": generation.run_steps}
+        timing = {
+            "generation": generation.number,
+            "seconds": generation.seconds,
+            "run_steps": generation.run_steps,
+            "engine": generation.engine,
+        }
         folder.append("timing.jsonl", timing)
         report(generation)
-        for warning in outer.warnings:
+        for warning in (engine_note(search, outer, generation.engine), *outer.warnings):
             if warning not in said:
                 warn(warning)
             said.add(warning)

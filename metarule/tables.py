@@ -107,7 +107,7 @@ class InnerSpec:
                 raise ValueError(f"inner.{name} = {number} must be at least 1")
         if self.precision not in ("float32", "float64"):
             raise ValueError(unknown("inner.precision", self.precision, ("float32", "float64")))
-        engines = ("auto", *ENGINES, Unrolled.name)
+        engines = (*ENGINES, Unrolled.name)
         if self.engine not in engines:
             raise ValueError(unknown("inner.engine", self.engine, engines))
 

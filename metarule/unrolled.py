@@ -100,7 +100,8 @@ def run_module(job: ModuleRun) -> BlockOutcome:
         sign = -1.0 if job.task.metrics[job.objective] == "max" else 1.0
         (grad,) = torch.autograd.grad(sign * total[job.objective].sum(), row, materialize_grads=True)
         grad = grad[None]
-    return BlockOutcome({name: value.detach().to(torch.float64) for name, value in total.items()}, grad, None, None)
+    found_scores = {name: value.detach().to(torch.float64) for name, value in total.items()}
+    return BlockOutcome(found_scores, grad, None, None, Unrolled.name)
 
 
 def _batches(episode: Episode, steps: range) -> Iterator[Batch]:
