@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.credit import CreditAssignment
-from metarule.inner import Outcome, Reference, Runs
+from metarule.inner import Inner, Outcome, Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.params import Param, starts
@@ -181,7 +181,7 @@ def train(
     theta: Float[Tensor, "C P"],
     steps: int | range = 10,
     task: Task | None = None,
-    engine: Reference = EXACT,
+    engine: Inner = EXACT,
     runs: Runs | None = None,
     **settings: Any,
 ) -> Outcome:

@@ -31,7 +31,7 @@ from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.credit.sign_symmetry import SignSymmetry
-from metarule.inner import Reference, Runs, unheard
+from metarule.inner import Fused, InBlocks, Reference, Runs, unheard
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.params import Param
@@ -58,6 +58,26 @@ LEARNERS = {
 }
 every_learner = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS.keys())
 
+# every engine with every learner that it can train
+ABLE = {
+    f"{engine.name}-{name}": (engine, learner)
+    for engine in (Reference, Fused)
+    for name, learner in LEARNERS.items()
+    if engine().can(learner) is None
+}
+every_engine = pytest.mark.parametrize(("engine", "learner"), ABLE.values(), ids=ABLE.keys())
+on_terms = pytest.mark.parametrize("engine", [engine for engine, each in ABLE.values() if each is LEARNERS["terms"]])
+
+
+def exact(engine: type[InBlocks], block_runs: int | None = None, **settings) -> InBlocks:
+    """An engine in float64."""
+    return engine(block_runs, torch.float64, **settings)
+
+
+def most(engine: type[InBlocks], learner: Learner) -> frozenset[str]:
+    """All that an engine can be asked for."""
+    return frozenset({"loss", "carry"}) if engine().can(learner, EVERYTHING) else EVERYTHING
+
 
 def rows(learner, count=4):
     """Different candidates near the start."""
@@ -68,67 +88,77 @@ def rows(learner, count=4):
 def same(first, second, tolerance):
     """Two outcomes agree in loss, gradient and carry."""
     torch.testing.assert_close(first.loss, second.loss, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(first.grad, second.grad, rtol=10 * tolerance, atol=10 * tolerance)
+    if first.grad is not None:
+        torch.testing.assert_close(first.grad, second.grad, rtol=10 * tolerance, atol=10 * tolerance)
     assert_states_close(first.carry, second.carry, tolerance)
 
 
-@every_learner
-def test_run_r_in_a_batch_of_8_equals_run_r_alone(learner):
-    theta = rows(learner)
-    together = train(learner, theta, 8, runs=EIGHT, wants=EVERYTHING)
+@every_engine
+def test_run_r_in_a_batch_of_8_equals_run_r_alone(engine, learner):
+    theta, asked = rows(learner), {"engine": exact(engine), "wants": most(engine, learner)}
+    together = train(learner, theta, 8, runs=EIGHT, **asked)
     gradient = torch.zeros_like(theta)
     for c, candidate in enumerate(EIGHT.candidates):
         for e, episode in enumerate(EIGHT.episodes):
             own = Runs((candidate,), (episode,), EIGHT.seed)
-            alone = train(learner, theta[c : c + 1], 8, runs=own, wants=EVERYTHING)
+            alone = train(learner, theta[c : c + 1], 8, runs=own, **asked)
             torch.testing.assert_close(alone.loss[0, 0], together.loss[c, e], rtol=1e-12, atol=1e-12)
             r = c * len(EIGHT.episodes) + e
             assert_states_close(alone.carry or {}, tree.selected(together.carry or {}, slice(r, r + 1)), 1e-12)
-            assert alone.grad is not None
-            gradient[c] += alone.grad[0] / len(EIGHT.episodes)
-    assert together.grad is not None
-    torch.testing.assert_close(together.grad, gradient, rtol=1e-10, atol=1e-12)
+            if alone.grad is not None:
+                gradient[c] += alone.grad[0] / len(EIGHT.episodes)
+    assert (together.grad is None) == ("grad" not in asked["wants"])
+    if together.grad is not None:
+        torch.testing.assert_close(together.grad, gradient, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("block_runs", [1, 3, 5])
-@every_learner
-def test_other_blocks_give_the_same(learner, block_runs, dtype, tolerance):
-    theta = rows(learner)
-    whole = train(learner, theta, 8, runs=EIGHT, engine=Reference(dtype=dtype), wants=EVERYTHING)
-    parts = train(learner, theta, 8, runs=EIGHT, engine=Reference(block_runs, dtype), wants=EVERYTHING)
+@every_engine
+def test_other_blocks_give_the_same(engine, learner, block_runs, dtype, tolerance):
+    theta, wants = rows(learner), most(engine, learner)
+    whole = train(learner, theta, 8, runs=EIGHT, engine=engine(None, dtype), wants=wants)
+    parts = train(learner, theta, 8, runs=EIGHT, engine=engine(block_runs, dtype), wants=wants)
     same(parts, whole, tolerance)
 
 
-def test_blocks_may_be_computed_anywhere_in_any_order():
+@every_engine
+def test_blocks_may_be_computed_anywhere_in_any_order(engine, learner):
     def backwards(function, blocks, /, arrived=unheard):
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(function, blocks))
 
-    learner = LEARNERS["noisy"]
-    theta = rows(learner)
-    here = train(learner, theta, 8, runs=EIGHT, engine=Reference(3, torch.float64), wants=EVERYTHING)
-    there = train(learner, theta, 8, runs=EIGHT, engine=Reference(3, torch.float64, map=backwards), wants=EVERYTHING)
+    theta, wants = rows(learner), most(engine, learner)
+    here = train(learner, theta, 8, runs=EIGHT, engine=exact(engine, 3), wants=wants)
+    there = train(learner, theta, 8, runs=EIGHT, engine=exact(engine, 3, map=backwards), wants=wants)
     same(here, there, 0.0)
 
 
-@every_learner
-def test_order_of_candidates_and_episodes_is_a_matter_of_names_only(learner):
+@every_engine
+def test_order_of_candidates_and_episodes_is_a_matter_of_names_only(engine, learner):
     theta = rows(learner)
-    forth = train(learner, theta, 5, runs=EIGHT)
+    forth = train(learner, theta, 5, runs=EIGHT, engine=exact(engine))
     back = Runs(EIGHT.candidates[::-1], EIGHT.episodes[::-1], EIGHT.seed)
-    turned = train(learner, theta.flip(0), 5, runs=back)
+    turned = train(learner, theta.flip(0), 5, runs=back, engine=exact(engine))
     torch.testing.assert_close(turned.loss.flip((0, 1)), forth.loss, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("wants", [frozenset({"loss", "carry"}), EVERYTHING])
-def test_a_diverging_neighbour_changes_no_bit_and_is_infinite(wants):
+@pytest.mark.parametrize(
+    ("engine", "wants"),
+    [
+        (engine, wants)
+        for engine in (Reference, Fused)
+        for wants in (frozenset({"loss", "carry"}), EVERYTHING)
+        if engine().can(LEARNERS["terms"], wants) is None
+    ],
+)
+def test_a_diverging_neighbour_changes_no_bit_and_is_infinite(engine, wants):
     learner = LEARNERS["terms"]
     sane = rows(learner)
     wild = sane.clone()
     wild[1] = 1e200
-    calm = train(learner, sane, 8, runs=EIGHT, wants=wants)
-    beside = train(learner, wild, 8, runs=EIGHT, wants=wants)
+    calm = train(learner, sane, 8, runs=EIGHT, wants=wants, engine=exact(engine))
+    beside = train(learner, wild, 8, runs=EIGHT, wants=wants, engine=exact(engine))
     others = [0, 2, 3]
     assert torch.isinf(beside.loss[1]).all()
     assert (beside.loss[1] > 0).all()
@@ -143,31 +173,33 @@ def test_a_diverging_neighbour_changes_no_bit_and_is_infinite(wants):
         assert torch.equal(beside.grad[others], calm.grad[others])
 
 
-def test_every_score_of_a_diverged_run_is_the_worst_there_is():
+@on_terms
+def test_every_score_of_a_diverged_run_is_the_worst_there_is(engine):
     learner = LEARNERS["terms"]
-    outcome = train(learner, torch.full((1, 3), 1e200, dtype=torch.float64), 8, objectives=("distance", "closeness"))
+    wild = torch.full((1, 3), 1e200, dtype=torch.float64)
+    outcome = train(learner, wild, 8, objectives=("distance", "closeness"), engine=exact(engine))
     assert outcome.scores["distance"].item() == math.inf
     assert torch.equal(outcome.loss, torch.full((1, 1, 2), math.inf, dtype=torch.float64))
 
 
-@every_learner
-def test_going_on_from_carry_gives_the_bits_of_going_straight_through(learner):
-    theta = rows(learner)
-    straight = train(learner, theta, 20, runs=EIGHT)
-    half = train(learner, theta, 10, runs=EIGHT)
-    rest = train(learner, theta, range(10, 20), runs=EIGHT, carry=half.carry)
+@every_engine
+def test_going_on_from_carry_gives_the_bits_of_going_straight_through(engine, learner):
+    theta, settings = rows(learner), {"runs": EIGHT, "engine": exact(engine)}
+    straight = train(learner, theta, 20, **settings)
+    half = train(learner, theta, 10, **settings)
+    rest = train(learner, theta, range(10, 20), carry=half.carry, **settings)
     assert torch.equal(rest.loss, straight.loss)
     assert_states_close(rest.carry or {}, straight.carry or {}, 0.0)
     assert rest.steps == range(10, 20)
 
 
-def test_evaluate_overwrites_neither_theta_nor_the_carry_that_it_is_handed():
-    learner = LEARNERS["terms-adam"]
+@every_engine
+def test_evaluate_overwrites_neither_theta_nor_the_carry_that_it_is_handed(engine, learner):
     theta = rows(learner)
     handed = train(learner, theta, 4, runs=EIGHT).carry or {}
     copy, row = tree.mapped(handed, torch.clone), theta.clone()
-    for wants in (frozenset({"loss"}), EVERYTHING):
-        train(learner, theta, range(4, 8), runs=EIGHT, carry=handed, wants=wants)
+    for wants in (frozenset({"loss"}), most(engine, learner)):
+        train(learner, theta, range(4, 8), runs=EIGHT, carry=handed, wants=wants, engine=exact(engine))
         assert_states_close(handed, copy, 0.0)
         assert torch.equal(theta, row)
 
@@ -204,12 +236,12 @@ def test_meta_gradient_from_a_carry_is_that_of_the_remaining_steps(learner):
     torch.testing.assert_close(outcome.grad, expected, rtol=1e-6, atol=1e-8)
 
 
-def test_loss_is_the_mean_of_the_scores_at_the_points_asked_for():
-    learner = LEARNERS["terms"]
-    theta = rows(learner)
+@every_engine
+def test_loss_is_the_mean_of_the_scores_at_the_points_asked_for(engine, learner):
+    theta, settings = rows(learner), {"runs": EIGHT, "engine": exact(engine)}
     points = (2, 5, 9)
-    averaged = train(learner, theta, 9, runs=EIGHT, score_at=points)
-    single = torch.stack([train(learner, theta, point, runs=EIGHT).loss for point in points]).mean(0)
+    averaged = train(learner, theta, 9, score_at=points, **settings)
+    single = torch.stack([train(learner, theta, point, **settings).loss for point in points]).mean(0)
     torch.testing.assert_close(averaged.loss, single, rtol=1e-14, atol=1e-14)
 
 
@@ -379,10 +411,11 @@ def test_a_rule_with_coefficients_carries_the_step_size_alone():
         ({"runs": Runs((0, 1), (0,))}, "theta has 1 rows for 2 candidates"),
     ],
 )
-def test_requests_that_do_not_fit_are_refused(settings, sentence):
+@on_terms
+def test_requests_that_do_not_fit_are_refused(engine, settings, sentence):
     learner = LEARNERS["terms"]
     with pytest.raises(ValueError, match=sentence):
-        train(learner, start_row(learner), 5, **settings)
+        train(learner, start_row(learner), 5, engine=exact(engine), **settings)
 
 
 def test_theta_of_another_width_is_refused():
