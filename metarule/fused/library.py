@@ -62,10 +62,9 @@ def variants() -> tuple[Variant, ...]:
 @functools.lru_cache(maxsize=1)
 def library() -> Library:
     """The kernel of this process, built if need be; raises Missing where there is none and none can be built."""
-    name = _name()
     for folder in (BUILT, cache()):
-        if (folder / name).is_file():
-            return _loaded(folder / name)
+        if (folder / name()).is_file():
+            return _loaded(folder / name())
     return _loaded(built(cache()))
 
 
@@ -100,7 +99,7 @@ def built(folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             _compiled(found, Path(scratch))
             # in one step: processes that build at once leave one whole library
-            return (Path(scratch) / _name()).replace(folder / _name())
+            return (Path(scratch) / name()).replace(folder / name())
     except OSError as error:
         raise Missing(f"the kernel cannot be written to {folder}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
@@ -113,7 +112,7 @@ def _compiled(found: str, scratch: Path) -> None:
     dispatch = ["-DWITH_X86"] if len(chosen) > 1 else []
     objects = [
         [
-            *(f"-m{name}" for name in each.machine), f"-DVARIANT={each.name}", f"-DWIDTH={each.width}",
+            *(f"-m{flag}" for flag in each.machine), f"-DVARIANT={each.name}", f"-DWIDTH={each.width}",
             f"-DREGISTERS={each.registers}", str(KERNELS / "train.cpp"), "-o", str(scratch / f"{each.name}.o"),
         ]
         for each in chosen
@@ -126,12 +125,13 @@ def _compiled(found: str, scratch: Path) -> None:
         _, said = process.communicate()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args, stderr=said)
-    linked = [found, "-shared", *(arguments[-1] for arguments in objects), "-o", str(scratch / _name())]
+    linked = [found, "-shared", *(arguments[-1] for arguments in objects), "-o", str(scratch / name())]
     subprocess.run(linked, check=True, capture_output=True, text=True)
 
 
 @functools.lru_cache(maxsize=1)
-def _name() -> str:
+def name() -> str:
+    """The library's file, by its sources and how they are compiled."""
     digest = hashlib.sha256(repr((FLAGS, variants(), platform.machine(), platform.system())).encode())
     for source in sorted(KERNELS.glob("*")):
         digest.update(source.name.encode() + source.read_bytes())

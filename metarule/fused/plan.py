@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ def refused(learner: Learner) -> str | None:
     network, credit = learner.network, learner.credit
     ends = [(p.source, p.target) for p in network.projections]
     names = list(network.sizes)
-    if ends != list(zip(names, names[1:], strict=False)):
+    if ends != list(itertools.pairwise(names)):
         return "the network is not a chain of layers"
     if credit.crossing is None or not _stands(credit, "crossing", "stage", "stages", "sender", "broadcast", "respond",
                                               "init", "projections", "teach_feedback"):  # fmt: skip
@@ -179,7 +180,8 @@ class Spelled:
         if place == 0:
             return False
         below = projections[place - 1]
-        if self.reads.get(below.name, frozenset()) & {"error", "feedback", "match"} or feedback_name(below) in self.served:
+        read = self.reads.get(below.name, frozenset())
+        if read & {"error", "feedback", "match"} or feedback_name(below) in self.served:
             return True
         return crossing != "direct" and self._error_below(place - 1, crossing)
 

@@ -48,8 +48,6 @@ class FewShotEpisode(Episode):
     def rows(self, steps):
         shown = self._shown(steps)
         shape = (len(self.train_rows), len(steps), self.batch)
-        if (shown.stop - shown.start) != len(steps) * self.batch:
-            return None  # the last batch is smaller
         return Rows(
             self.images,
             self.train_rows[:, shown].reshape(shape),
@@ -65,7 +63,7 @@ class FewShotEpisode(Episode):
                     f"step {step} lies outside the one pass of {size // self.batch} steps; "
                     "lower inner.steps or raise task.shots"
                 )
-        return slice(steps.start * self.batch, min(steps.stop * self.batch, size))
+        return slice(steps.start * self.batch, steps.stop * self.batch)
 
     def score(self, respond, weights):
         return scores.classification(respond, self.images[self.score_rows], self.score_labels)
