@@ -16,7 +16,7 @@ from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.credit.sign_symmetry import SignSymmetry
 from metarule.fused import library, run
-from metarule.inner import Fastest, Fused, Reference, Runs
+from metarule.inner import Fastest, Fused, Reference
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
@@ -37,7 +37,6 @@ from metarule.tasks import TASKS
 from metarule.tasks.digits import Digits
 from metarule.tasks.few_shot import FewShot
 from metarule.terms import TERMS
-from metarule.workers import pool
 
 FUSED = Fused(dtype=torch.float64)
 HERE = library.reason() is None
@@ -314,20 +313,6 @@ def test_a_search_that_asks_for_fused_and_cannot_have_it_is_refused_before_it_be
     with pytest.raises(SpecError, match=r"inner.engine = 'fused' cannot do this: synapse.kind = 'adam'"):
         jobs.start(RunFolder(tmp_path / "run"), search, "")
     assert not (tmp_path / "run").exists()
-
-
-@needs_kernel
-def test_results_do_not_depend_on_workers():
-    learner = fitting_learner(FeedbackAlignment(), rule=THREE)
-    theta = random_theta(learner.params, address("workers", runs=4)) * 0.3
-    runs = Runs((0, 1, 2, 3), (0, 1))
-    task = FewShot(ways=3, shots=6, queries=2)
-    learner = Learner(Network.chain((64, 9, 10)), FeedbackAlignment(), learner.rules, learner.synapses)
-    alone = train(learner, theta, 6, task, Fused(), runs)
-    with pool(2) as map:
-        shared = train(learner, theta, 6, task, Fused(block_runs=3, map=map), runs)
-    assert torch.equal(shared.loss, alone.loss)
-    assert_states_close(shared.carry or {}, alone.carry or {}, 0.0)
 
 
 @needs_kernel

@@ -22,6 +22,9 @@ class Group(Structure):
         ("columns", c_int64),
         ("row", POINTER(c_int8)),
         ("column", POINTER(c_int8)),
+        ("row_is", POINTER(c_int8)),
+        ("column_is", POINTER(c_int8)),
+        ("used", POINTER(c_int8)),
         ("coefficients", c_void_p),
     )
 

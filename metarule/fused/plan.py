@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarule.credit.feedback import feedback_name
@@ -77,6 +77,7 @@ class Table(NamedTuple):
     rows: list[Monomial]
     columns: list[Monomial]
     coefficients: Float[Tensor, "R rows columns"]
+    used: Bool[Tensor, "rows columns"]
 
 
 def tabled(terms: Iterable[Term], coefficients: Float[Tensor, "R K"], turned: bool = False) -> dict[int, Table]:
@@ -96,9 +97,12 @@ def tabled(terms: Iterable[Term], coefficients: Float[Tensor, "R K"], turned: bo
         rows = list(dict.fromkeys(row for _, _, row, _ in members))
         columns = list(dict.fromkeys(column for _, _, _, column in members))
         table = coefficients.new_zeros(len(coefficients), len(rows), len(columns))
+        used = torch.zeros(len(rows), len(columns), dtype=torch.bool)
         for k, sign, row, column in members:
-            table[:, rows.index(row), columns.index(column)] += sign * coefficients[:, k]
-        tables[power] = Table(rows, columns, table)
+            place = rows.index(row), columns.index(column)
+            table[:, *place] += sign * coefficients[:, k]
+            used[place] = True
+        tables[power] = Table(rows, columns, table, used)
     return tables
 
 
@@ -201,6 +205,9 @@ class Spelled:
                 columns=len(table.columns),
                 row=self._powers(table.rows),
                 column=self._powers(table.columns),
+                row_is=self._alone(table.rows),
+                column_is=self._alone(table.columns),
+                used=layout.numbers(ctypes.c_int8, [int(used) for used in table.used.flatten()]),
                 coefficients=self._held(table.coefficients),
             )
             for power, table in tabled(*listed, turned).items()
@@ -220,6 +227,14 @@ class Spelled:
     def _powers(self, monomials: list[Monomial]) -> ctypes.Array:
         return layout.numbers(
             ctypes.c_int8, [dict(each).get(factor, 0) for each in monomials for factor in layout.FACTORS]
+        )
+
+    def _alone(self, monomials: list[Monomial]) -> ctypes.Array:
+        """The factor that each monomial is nothing more than, -1 where there is more to it or it is per event."""
+        alone = [each[0][0] if len(each) == 1 and each[0][1] == 1 else "" for each in monomials]
+        return layout.numbers(
+            ctypes.c_int8,
+            [layout.FACTORS.index(name) if name and FACTORS[name].side != "event" else -1 for name in alone],
         )
 
     def _held(self, values: Tensor) -> int:

@@ -84,18 +84,22 @@ template <class S> inline Vec<S> within_range(i64 activation, Vec<S> rate) {
   return rate;
 }
 
+// What is no number anywhere is no number everywhere: the sum sees to it, the largest need not.
 template <class S> inline void softmax(const S *drive, S *rate, i64 size) {
-  S highest = drive[0];
-  for (i64 i = 1; i < size; ++i) highest = drive[i] > highest ? drive[i] : highest;
-  Vec<S> sums = {};
-  for (i64 at = 0; at < padded<S>(size); at += lanes<S>) {
-    Vec<S> raised = expm1<S>(load(drive + at) - highest) + S(1);
-    store(rate + at, raised);
-    if (at + lanes<S> <= size) sums += raised;
+  const S least = -S(1) / S(0);
+  Vec<S> most = splat<S>(least), total = {};
+  for (i64 i = 0; i < size; i += lanes<S>) {
+    const Vec<S> here = only<S>(load(drive + i), size - i, least);
+    most = here > most ? here : most;
   }
-  S total = sum_of<S>(sums);
-  for (i64 i = size / lanes<S> * lanes<S>; i < size; ++i) total += rate[i];
-  for (i64 at = 0; at < padded<S>(size); at += lanes<S>) store(rate + at, load(rate + at) / total);
+  most = most_of<S>(most);
+  for (i64 i = 0; i < size; i += lanes<S>) {
+    const Vec<S> raised = only<S>(expm1<S>(load(drive + i) - most) + S(1), size - i, S(0));
+    store(rate + i, raised);
+    total += raised;
+  }
+  total = S(1) / sum_of<S>(total);
+  for (i64 i = 0; i < size; i += lanes<S>) store(rate + i, load(rate + i) * total);
 }
 
 }  // namespace VARIANT

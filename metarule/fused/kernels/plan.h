@@ -18,7 +18,9 @@ struct Group {
   i64 power;
   i64 rows, columns;
   const std::int8_t *row, *column;  // powers of every factor, FACTORS numbers for each monomial
-  const void *coefficients;         // R rows columns
+  const std::int8_t *row_is, *column_is;  // the factor that a monomial is nothing more than, or -1
+  const std::int8_t *used;                // rows columns: whether the pair is in any term
+  const void *coefficients;               // R rows columns
 };
 
 struct Rule {

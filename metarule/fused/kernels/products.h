@@ -79,10 +79,34 @@ void product(i64 M, i64 N, const Factors<S> &f, S *c, i64 ldc, const S *keep, bo
   if (column < N) column_of_tiles<S, 1, TURNED>(M, f, column, c + column, ldc, keep, fresh);
 }
 
-// c (N) = sum over K of a_k B_k: a single event. Whole rows in order, several at a time: what lies in a far cache
-// arrives best so.
+// c (VECTORS) = sum over K of a_k B_k, even and odd k apart: one sum would wait for itself.
+template <class S, int VECTORS> inline void narrow(i64 K, const S *a, const S *b, i64 ldb, S *c) {
+  Vec<S> even[VECTORS] = {}, odd[VECTORS] = {};
+  i64 k = 0;
+  for (; k + 2 <= K; k += 2)
+#pragma GCC unroll 8
+    for (int n = 0; n < VECTORS; ++n) {
+      even[n] += load(b + k * ldb + n * lanes<S>) * a[k];
+      odd[n] += load(b + (k + 1) * ldb + n * lanes<S>) * a[k + 1];
+    }
+#pragma GCC unroll 8
+  for (int n = 0; n < VECTORS; ++n) {
+    if (k < K) even[n] += load(b + k * ldb + n * lanes<S>) * a[k];
+    store(c + n * lanes<S>, even[n] + odd[n]);
+  }
+}
+
+// c (N) = sum over K of a_k B_k: a single event. Where B is wide, whole rows in order, several at a time: what lies in a
+// far cache arrives best so.
 template <class S> void combination(i64 N, i64 K, const S *a, const S *b, i64 ldb, S *c) {
   constexpr int ROWS = 8;
+  if (N <= 6 * lanes<S>) {
+    i64 n = 0;
+    for (; n + 4 * lanes<S> <= N; n += 4 * lanes<S>) narrow<S, 4>(K, a, b + n, ldb, c + n);
+    for (; n + 2 * lanes<S> <= N; n += 2 * lanes<S>) narrow<S, 2>(K, a, b + n, ldb, c + n);
+    for (; n < N; n += lanes<S>) narrow<S, 1>(K, a, b + n, ldb, c + n);
+    return;
+  }
   i64 k = 0;
   for (i64 n = 0; n < N; n += lanes<S>) store(c + n, Vec<S>{});
   for (; k + ROWS <= K; k += ROWS) {
@@ -129,10 +153,10 @@ inline void dots(i64 I, i64 J, const S *x, i64 ldx, const S *w, i64 ldw, S *d, i
       store(d + i, found);
       continue;
     }
+    S kept[lanes<S>] __attribute__((aligned(WIDTH)));
+    store(kept, found);
 #pragma GCC unroll 16
-    for (int e = 0; e < EVENTS; ++e)
-#pragma GCC unroll 16
-      for (int m = 0; m < ROWS; ++m) d[e * ldd + i + m] = found[e * ROWS + m];
+    for (int e = 0; e < EVENTS; ++e) __builtin_memcpy(d + e * ldd + i, kept + e * ROWS, ROWS * sizeof(S));
   }
 }
 

@@ -19,11 +19,8 @@ template <class S> struct Scratch {
 };
 
 // A product of factors; one factor alone is read where it lies.
-template <class S> const S *monomial(const std::int8_t *powers, const End<S> &end, i64 B, S *free) {
-  i64 degree = 0, last = 0;
-  for (i64 f = 0; f < FACTORS; ++f)
-    if (powers[f]) degree += powers[f], last = f;
-  if (degree == 1 && !of_event(last)) return end.value[last];
+template <class S> const S *monomial(const std::int8_t *powers, i64 is, const End<S> &end, i64 B, S *free) {
+  if (is >= 0) return end.value[is];
   for (i64 b = 0; b < B; ++b) {
     S *out = free + b * end.ld;
     for (i64 n = 0; n < end.ld; ++n) out[n] = n < end.size ? S(1) : S(0);
@@ -40,13 +37,31 @@ inline bool empty(const std::int8_t *powers) {
   return true;
 }
 
-// out = sum over k of c_k values_k, c_k `stride` apart
-template <class S>
-void mixed(i64 count, const S *const *values, const S *c, i64 stride, S scale, i64 size, S *out) {
+// out = sum over k of c_k values_k
+template <class S, int COUNT> inline void summed(const S *const *values, const S *c, i64 size, S *out) {
   for (i64 n = 0; n < size; n += lanes<S>) {
-    Vec<S> total = load(values[0] + n) * (c[0] * scale);
-    for (i64 k = 1; k < count; ++k) total += load(values[k] + n) * (c[k * stride] * scale);
+    Vec<S> total = load(values[0] + n) * c[0];
+#pragma GCC unroll 4
+    for (int k = 1; k < COUNT; ++k) total += load(values[k] + n) * c[k];
     store(out + n, total);
+  }
+}
+
+// The same of those values that are used; c and used are `stride` apart.
+template <class S>
+void mixed(i64 count, const S *const *all, const S *coefficients, const std::int8_t *used, i64 stride, S scale,
+           i64 size, S *out) {
+  const S *values[4];
+  S c[4];
+  int held = 0;
+  for (i64 k = 0; k < count; ++k) {
+    if (used[k * stride]) values[held] = all[k], c[held++] = coefficients[k * stride] * scale;
+    if (!held || (held < 4 && k + 1 < count)) continue;
+    if (held == 1) summed<S, 1>(values, c, size, out);
+    if (held == 2) summed<S, 2>(values, c, size, out);
+    if (held == 3) summed<S, 3>(values, c, size, out);
+    if (held == 4) summed<S, 4>(values, c, size, out);
+    values[0] = out, c[0] = 1, held = 1;  // the sum so far is one of the next
   }
 }
 
@@ -54,19 +69,24 @@ void mixed(i64 count, const S *const *values, const S *c, i64 stride, S scale, i
 template <class S>
 i64 factored(const Group &group, const S *c, S scale, const End<S> &row, const End<S> &column, i64 B, S *&free,
              Scratch<S> &scratch, i64 at) {
-  for (i64 k = 0; k < group.rows; ++k, free += B * row.ld)
-    scratch.rows[k] = monomial(group.row + k * FACTORS, row, B, free);
-  for (i64 k = 0; k < group.columns; ++k, free += B * column.ld)
-    scratch.columns[k] = monomial(group.column + k * FACTORS, column, B, free);
+  for (i64 k = 0; k < group.rows; ++k) {
+    scratch.rows[k] = monomial(group.row + k * FACTORS, group.row_is[k], row, B, free);
+    if (scratch.rows[k] == free) free += B * row.ld;
+  }
+  for (i64 k = 0; k < group.columns; ++k) {
+    scratch.columns[k] = monomial(group.column + k * FACTORS, group.column_is[k], column, B, free);
+    if (scratch.columns[k] == free) free += B * column.ld;
+  }
   if (group.rows <= group.columns) {
     for (i64 k = 0; k < group.rows; ++k, free += B * column.ld) {
-      mixed<S>(group.columns, scratch.columns, c + k * group.columns, 1, scale, B * column.ld, free);
+      mixed<S>(group.columns, scratch.columns, c + k * group.columns, group.used + k * group.columns, 1, scale,
+               B * column.ld, free);
       scratch.a[at + k] = scratch.rows[k], scratch.b[at + k] = free;
     }
     return at + group.rows;
   }
   for (i64 k = 0; k < group.columns; ++k, free += B * row.ld) {
-    mixed<S>(group.rows, scratch.rows, c + k, group.columns, scale, B * row.ld, free);
+    mixed<S>(group.rows, scratch.rows, c + k, group.used + k, group.columns, scale, B * row.ld, free);
     scratch.a[at + k] = free, scratch.b[at + k] = scratch.columns[k];
   }
   return at + group.columns;
@@ -93,7 +113,7 @@ void update(const Rule &rule, i64 run, i64 step, i64 B, S *W, S *velocity, i64 I
       // a number per row of the weights: decay, Oja's forgetting
       kept = true;
       for (i64 k = 0; k < group.rows; ++k) {
-        const S *values = monomial(group.row + k * FACTORS, row, B, free);
+        const S *values = monomial(group.row + k * FACTORS, group.row_is[k], row, B, free);
         for (i64 b = 0; b < B; ++b)
           for (i64 i = 0; i < I; ++i) scratch.keep[i] += c[k] * scale / S(B) * values[b * row.ld + i];
       }

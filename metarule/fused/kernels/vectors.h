@@ -61,10 +61,33 @@ template <class S> struct Folded<S, 1> {
 // As many vectors as they have lanes -> the vector of their sums.
 template <class S> inline Vec<S> sums_of(const Vec<S> *vectors) { return Folded<S, lanes<S>>::of(vectors); }
 
-template <class S> inline S sum_of(Vec<S> vector) {
-  S total = 0;
-  for (int k = 0; k < lanes<S>; ++k) total += vector[k];
-  return total;
+// Lane k is that of k with one bit turned: folding by every bit in turn leaves all lanes with all of them.
+template <class S, int BIT, int... I> inline Vec<S> swapped(Vec<S> vector, Indices<I...>) {
+  return SHUFFLED(S, vector, vector, I ^ BIT);
+}
+template <class S, int BIT> struct Spread {
+  typedef typename UpTo<lanes<S>>::type All;
+  static inline Vec<S> sum(Vec<S> v) { return Spread<S, BIT / 2>::sum(v + swapped<S, BIT>(v, All{})); }
+  static inline Vec<S> most(Vec<S> v) {
+    const Vec<S> other = swapped<S, BIT>(v, All{});
+    return Spread<S, BIT / 2>::most(v > other ? v : other);
+  }
+};
+template <class S> struct Spread<S, 0> {
+  static inline Vec<S> sum(Vec<S> v) { return v; }
+  static inline Vec<S> most(Vec<S> v) { return v; }
+};
+
+// In every lane the sum, or the largest, of all.
+template <class S> inline Vec<S> sum_of(Vec<S> vector) { return Spread<S, lanes<S> / 2>::sum(vector); }
+template <class S> inline Vec<S> most_of(Vec<S> vector) { return Spread<S, lanes<S> / 2>::most(vector); }
+
+template <class S, int... I> inline Whole<S> counted(Indices<I...>) { return Whole<S>{I...}; }
+
+// The first `size` lanes of a vector, `other` in the rest.
+template <class S> inline Vec<S> only(Vec<S> vector, i64 size, S other) {
+  const Whole<S> place = counted<S>(typename UpTo<lanes<S>>::type{});
+  return place < typename Lanes<S>::bits(size) ? vector : splat<S>(other);
 }
 
 }  // namespace VARIANT
