@@ -49,40 +49,87 @@ template <class S> inline Vec<S> log1p(Vec<S> z) {
 
 template <class S> inline Vec<S> size_of(Vec<S> x) { return x < S(0) ? -x : x; }
 
-template <class S> inline Vec<S> rate_of(i64 activation, Vec<S> drive, S beta) {
-  if (activation == TANH) {
+// 1 / x for x >= 1 that is no more than large. Dividing the widest vectors of floats takes four times as long.
+inline Vec<double> inverse(Vec<double> x) { return 1.0 / x; }
+inline Vec<float> inverse(Vec<float> x) {
+  if (WIDTH < 64) return 1.0f / x;
+  Whole<float> bits = 0x7EF311C7 - reinterpret_cast<Whole<float> &>(x);  // right to an eighth
+  Vec<float> guess = reinterpret_cast<Vec<float> &>(bits);
+#pragma GCC unroll 3
+  for (int k = 0; k < 3; ++k) guess = guess * (2.0f - x * guess);  // squares the error
+  return guess;
+}
+
+template <class S, i64 ACTIVATION> inline Vec<S> rate_of(Vec<S> drive, S beta) {
+  if (ACTIVATION == TANH) {
     Vec<S> size = size_of<S>(drive);
     Vec<S> grown = expm1<S>(size > Precision<S>::saturated ? splat<S>(2 * Precision<S>::saturated) : size + size);
-    Vec<S> rate = grown / (grown + S(2));
+    Vec<S> rate = grown * inverse(grown + S(2));
     return drive < S(0) ? -rate : rate;
   }
-  if (activation == RELU) return drive < S(0) ? Vec<S>{} : drive;
-  if (activation == SIGMOID) return S(1) / (expm1<S>(drive * -beta) + S(2));
-  if (activation == SOFTPLUS) {
+  if (ACTIVATION == RELU) return drive < S(0) ? Vec<S>{} : drive;
+  if (ACTIVATION == SIGMOID) return S(1) / (expm1<S>(drive * -beta) + S(2));
+  if (ACTIVATION == SOFTPLUS) {
     Vec<S> scaled = drive * beta;
     Vec<S> above = scaled < S(0) ? Vec<S>{} : scaled;
-    return (above + log1p<S>(expm1<S>(-size_of<S>(scaled)) + S(1))) / beta;
+    return (above + log1p<S>(expm1<S>(-size_of<S>(scaled)) + S(1))) * (S(1) / beta);
   }
   return drive;
 }
 
 // The slope as a function of the rate.
-template <class S> inline Vec<S> slope_of(i64 activation, Vec<S> rate, S beta) {
-  if (activation == TANH) return S(1) - rate * rate;
-  if (activation == RELU) return rate > S(0) ? splat<S>(1) : Vec<S>{};
-  if (activation == SIGMOID) return beta * rate * (S(1) - rate);
-  if (activation == SOFTPLUS) return -expm1<S>(-beta * rate);
+template <class S, i64 ACTIVATION> inline Vec<S> slope_of(Vec<S> rate, S beta) {
+  if (ACTIVATION == TANH) return S(1) - rate * rate;
+  if (ACTIVATION == RELU) return rate > S(0) ? splat<S>(1) : Vec<S>{};
+  if (ACTIVATION == SIGMOID) return beta * rate * (S(1) - rate);
+  if (ACTIVATION == SOFTPLUS) return -expm1<S>(-beta * rate);
   return splat<S>(1);
 }
 
 // Rates that nobody made are read as some of their nonlinearity's range.
-template <class S> inline Vec<S> within_range(i64 activation, Vec<S> rate) {
-  Vec<S> low = splat<S>(activation == TANH ? -1 : 0);
-  if (activation == LINEAR) return rate;
+template <class S, i64 ACTIVATION> inline Vec<S> within_range(Vec<S> rate) {
+  if (ACTIVATION == LINEAR) return rate;
+  const Vec<S> low = splat<S>(ACTIVATION == TANH ? -1 : 0);
   rate = rate < low ? low : rate;
-  if (activation == TANH || activation == SIGMOID) rate = rate > S(1) ? splat<S>(1) : rate;
+  if (ACTIVATION == TANH || ACTIVATION == SIGMOID) rate = rate > S(1) ? splat<S>(1) : rate;
   return rate;
 }
+
+// The same for many units, whole vectors of them.
+template <class S> struct Units {
+  i64 count;
+  S beta;
+  bool given;  // rates that nobody made
+  const S *drive, *feedback;
+  S *rate, *error, *gain;
+
+  template <i64 ACTIVATION> void rates() const {
+    for (i64 n = 0; n < count; n += lanes<S>) store(rate + n, rate_of<S, ACTIVATION>(load(drive + n), beta));
+  }
+  // error = gain feedback
+  template <i64 ACTIVATION> void errors() const {
+    for (i64 n = 0; n < count; n += lanes<S>) {
+      const Vec<S> seen = given ? within_range<S, ACTIVATION>(load(rate + n)) : load(rate + n);
+      const Vec<S> slope = slope_of<S, ACTIVATION>(seen, beta);
+      if (gain) store(gain + n, slope);
+      if (error) store(error + n, load(feedback + n) * slope);
+    }
+  }
+  void rates(i64 activation) const {
+    if (activation == TANH) return rates<TANH>();
+    if (activation == RELU) return rates<RELU>();
+    if (activation == SIGMOID) return rates<SIGMOID>();
+    if (activation == SOFTPLUS) return rates<SOFTPLUS>();
+    return rates<LINEAR>();
+  }
+  void errors(i64 activation) const {
+    if (activation == TANH) return errors<TANH>();
+    if (activation == RELU) return errors<RELU>();
+    if (activation == SIGMOID) return errors<SIGMOID>();
+    if (activation == SOFTPLUS) return errors<SOFTPLUS>();
+    return errors<LINEAR>();
+  }
+};
 
 // What is no number anywhere is no number everywhere: the sum sees to it, the largest need not.
 template <class S> inline void softmax(const S *drive, S *rate, i64 size) {
@@ -98,7 +145,7 @@ template <class S> inline void softmax(const S *drive, S *rate, i64 size) {
     store(rate + i, raised);
     total += raised;
   }
-  total = S(1) / sum_of<S>(total);
+  total = inverse(sum_of<S>(total));  // at least 1: the largest is e^0
   for (i64 i = 0; i < size; i += lanes<S>) store(rate + i, load(rate + i) * total);
 }
 

@@ -151,19 +151,23 @@ template <class S> struct Trainer {
       const Population<S> &source = at[l];
       Population<S> &p = at[l + 1];
       driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld);
-      for (i64 b = 0; b < B; ++b) {
-        S *rate = p.rate + b * p.ld;
-        const S *drive = p.drive + b * p.ld;
-        if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) softmax<S>(drive, rate, p.size);
-        else
-          for (i64 i = 0; i < p.size; i += lanes<S>) store(rate + i, rate_of(p.activation, load(drive + i), beta(l)));
-        for (i64 i = p.size; i < p.ld; ++i) rate[i] = 0;
-        if (p.bias) rate[p.size] = 1;
-      }
+      if (l == L - 1 && plan.output == SOFTMAX_OUTPUT)
+        for (i64 b = 0; b < B; ++b) softmax<S>(p.drive + b * p.ld, p.rate + b * p.ld, p.size);
+      else
+        Units<S>{B * p.ld, l == L - 1 ? S(1) : S(plan.beta), false, p.drive, nullptr, p.rate, nullptr, nullptr}.rates(
+            p.activation);  // an output has no beta
+      fill(p, p.rate, S(p.bias));
     }
   }
 
-  S beta(i64 l) const { return l == L - 1 ? S(1) : S(plan.beta); }  // an output has none
+  // What lies beyond the units: the one that is always on, and zeros.
+  void fill(const Population<S> &p, S *values, S always) const {
+    if (p.size == p.ld) return;
+    for (i64 b = 0; b < B; ++b) {
+      values[b * p.ld + p.size] = always;
+      for (i64 i = p.size + 1; i < p.ld; ++i) values[b * p.ld + i] = 0;
+    }
+  }
 
   void judge(i64 r, i64 t) {
     const i64 *rows = plan.y_rows + (r * plan.steps + t) * B;
@@ -193,17 +197,9 @@ template <class S> struct Trainer {
       matrix = s.signs;
     }
     multiplied<S>(B, source.ld, teacher.size, teacher.error, teacher.ld, matrix, source.ld, source.feedback, source.ld);
-    for (i64 b = 0; b < B; ++b) {
-      const i64 from = b * source.ld;
-      for (i64 j = from; j < from + source.ld; j += lanes<S>) {
-        Vec<S> rate = load(source.rate + j);
-        if (l == 0) rate = within_range<S>(source.activation, rate);
-        Vec<S> gain = slope_of<S>(source.activation, rate, S(plan.beta));
-        store(source.gain + j, gain);
-        store(source.error + j, load(source.feedback + j) * gain);
-      }
-      for (i64 j = source.size; j < source.ld; ++j) source.error[from + j] = 0;
-    }
+    Units<S>{B * source.ld, S(plan.beta), l == 0, nullptr, source.feedback, source.rate, source.error, nullptr}.errors(
+        source.activation);
+    fill(source, source.error, 0);
   }
 
   void learn(i64 l, i64 r, i64 t) {
@@ -216,9 +212,9 @@ template <class S> struct Trainer {
       if (rule.reads[RECONSTRUCTION] || rule.reads[AGREEMENT])
         multiplied<S>(B, source.ld, target.size, target.rate, target.ld, s.weight, source.ld, s.reconstruction,
                       source.ld);
-      if (rule.reads[GAIN] && l + 1 < L && !plan.projection[l + 1].error_below)
-        for (i64 n = 0; n < B * target.ld; n += lanes<S>)
-          store(target.gain + n, slope_of<S>(target.activation, load(target.rate + n), S(plan.beta)));
+      if (rule.reads[GAIN] && l + 1 < L)
+        Units<S>{B * target.ld, S(plan.beta), false, nullptr, nullptr, target.rate, nullptr, target.gain}.errors(
+            target.activation);
       for (i64 b = 0; b < B; ++b) {
         total[b] = agreement[b] = match[b] = 0;
         const i64 i = b * target.ld, j = b * source.ld;
