@@ -1,8 +1,11 @@
-// Rates of units and their slopes, a vector at a time.
+// Rates of units and their slopes.
 #pragma once
 #include "vectors.h"
 
 namespace VARIANT {
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLLED _Pragma("GCC unroll 4")
 
 // Coefficients of the polynomials below: as many as the type resolves.
 template <class S> struct Precision;
@@ -17,81 +20,121 @@ template <> struct Precision<double> {
   static constexpr double magic = 6755399441055744.0, least = -708.0, most = 709.0, saturated = 20.0;
 };
 
+// Some vectors side by side. A chain of operations on one vector waits for each result; on four it has work meanwhile.
+template <class S, int N> struct Pack {
+  Vec<S> v[N];
+  INLINE Pack() {}
+  INLINE Pack(S value) {
+    UNROLLED for (int k = 0; k < N; ++k) v[k] = splat<S>(value);
+  }
+  static INLINE Pack from(const S *values, i64 apart = lanes<S>) {
+    Pack out;
+    UNROLLED for (int k = 0; k < N; ++k) out.v[k] = load(values + k * apart);
+    return out;
+  }
+  INLINE void to(S *values, i64 apart = lanes<S>) const {
+    UNROLLED for (int k = 0; k < N; ++k) store(values + k * apart, v[k]);
+  }
+#define OPERATOR(op)                                          \
+  friend INLINE Pack operator op(Pack a, const Pack &b) {     \
+    UNROLLED for (int k = 0; k < N; ++k) a.v[k] = a.v[k] op b.v[k];    \
+    return a;                                                 \
+  }
+  OPERATOR(+) OPERATOR(-) OPERATOR(*) OPERATOR(/)
+#undef OPERATOR
+  friend INLINE Pack operator-(Pack a) {
+    UNROLLED for (int k = 0; k < N; ++k) a.v[k] = -a.v[k];
+    return a;
+  }
+};
+
+// a < b ? yes : no; where either is no number, `no`.
+template <class S, int N>
+INLINE Pack<S, N> less(const Pack<S, N> &a, Pack<S, N> b, Pack<S, N> yes, const Pack<S, N> &no) {
+  UNROLLED for (int k = 0; k < N; ++k) yes.v[k] = a.v[k] < b.v[k] ? yes.v[k] : no.v[k];
+  return yes;
+}
+
 constexpr double factorial(int k) { return k < 2 ? 1.0 : k * factorial(k - 1); }
 
 // exp(x) - 1, exact to rounding near 0 too: x = n ln 2 + r, exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1).
-template <class S> inline Vec<S> expm1(Vec<S> x) {
+template <class S, int N> INLINE Pack<S, N> expm1(Pack<S, N> x) {
   typedef Precision<S> P;
-  Vec<S> held = x < P::least ? splat<S>(P::least) : x;
-  held = held > P::most ? splat<S>(P::most) : held;
-  Vec<S> shifted = held * P::log2e + P::magic;  // its lowest bits are n
-  Vec<S> n = shifted - P::magic;
-  Vec<S> r = held - n * P::ln2 - n * P::ln2_rest;
-  Vec<S> q = splat<S>(S(1 / factorial(P::taylor)));
+  typedef Pack<S, N> Values;
+  Values held = less<S, N>(x, P::least, P::least, x);
+  held = less<S, N>(P::most, held, P::most, held);
+  const Values shifted = held * P::log2e + P::magic;  // its lowest bits are n
+  const Values n = shifted - P::magic;
+  const Values r = held - n * P::ln2 - n * P::ln2_rest;
+  Values q = S(1 / factorial(P::taylor));
 #pragma GCC unroll 16
   for (int k = P::taylor - 1; k >= 1; --k) q = q * r + S(1 / factorial(k));
-  q = q * r;
-  Whole<S> bits = reinterpret_cast<Whole<S> &>(shifted);
-  bits = (bits << P::mantissa) + (typename Lanes<S>::bits(P::bias) << P::mantissa);
-  Vec<S> scale = reinterpret_cast<Vec<S> &>(bits);
-  Vec<S> value = q * scale + (scale - S(1));
-  value = x < P::least ? splat<S>(-1) : value;
-  return x > P::most ? splat<S>(S(1) / S(0)) : value;
+  Values scale;
+  UNROLLED for (int k = 0; k < N; ++k) {
+    const Whole<S> bits = reinterpret_cast<const Whole<S> &>(shifted.v[k]) + typename Lanes<S>::bits(P::bias);
+    scale.v[k] = reinterpret_cast<Vec<S>>(bits << P::mantissa);
+  }
+  const Values value = q * r * scale + (scale - S(1));
+  return less<S, N>(P::most, x, S(1) / S(0), less<S, N>(x, P::least, S(-1), value));
 }
 
 // log(1 + z) for 0 <= z <= 1, as 2 atanh(z / (2 + z)).
-template <class S> inline Vec<S> log1p(Vec<S> z) {
-  Vec<S> s = z / (z + S(2)), square = s * s, total = splat<S>(S(1) / S(2 * Precision<S>::atanh + 1));
+template <class S, int N> INLINE Pack<S, N> log1p(Pack<S, N> z) {
+  const Pack<S, N> s = z / (z + S(2)), square = s * s;
+  Pack<S, N> total = S(1) / S(2 * Precision<S>::atanh + 1);
 #pragma GCC unroll 20
   for (int k = Precision<S>::atanh - 1; k >= 0; --k) total = total * square + S(1) / S(2 * k + 1);
   return (s + s) * total;
 }
 
-template <class S> inline Vec<S> size_of(Vec<S> x) { return x < S(0) ? -x : x; }
+template <class S, int N> INLINE Pack<S, N> size_of(Pack<S, N> x) { return less<S, N>(x, S(0), -x, x); }
 
 // 1 / x for x >= 1 that is no more than large. Dividing the widest vectors of floats takes four times as long.
-inline Vec<double> inverse(Vec<double> x) { return 1.0 / x; }
-inline Vec<float> inverse(Vec<float> x) {
+template <int N> INLINE Pack<double, N> inverse(Pack<double, N> x) { return 1.0 / x; }
+template <int N> INLINE Pack<float, N> inverse(Pack<float, N> x) {
+  typedef Pack<float, N> Values;
   if (WIDTH < 64) return 1.0f / x;
-  Whole<float> bits = 0x7EF311C7 - reinterpret_cast<Whole<float> &>(x);  // right to an eighth
-  Vec<float> guess = reinterpret_cast<Vec<float> &>(bits);
+  Values guess;
+  UNROLLED for (int k = 0; k < N; ++k)  // right to an eighth
+    guess.v[k] = reinterpret_cast<Vec<float>>(0x7EF311C7 - reinterpret_cast<Whole<float> &>(x.v[k]));
 #pragma GCC unroll 3
   for (int k = 0; k < 3; ++k) guess = guess * (2.0f - x * guess);  // squares the error
   return guess;
 }
 
-template <class S, i64 ACTIVATION> inline Vec<S> rate_of(Vec<S> drive, S beta) {
+template <class S, int N, i64 ACTIVATION> INLINE Pack<S, N> rate_of(Pack<S, N> drive, S beta) {
+  typedef Pack<S, N> Values;
   if (ACTIVATION == TANH) {
-    Vec<S> size = size_of<S>(drive);
-    Vec<S> grown = expm1<S>(size > Precision<S>::saturated ? splat<S>(2 * Precision<S>::saturated) : size + size);
-    Vec<S> rate = grown * inverse(grown + S(2));
-    return drive < S(0) ? -rate : rate;
+    const Values size = size_of<S, N>(drive);
+    const Values grown = expm1<S, N>(less<S, N>(Precision<S>::saturated, size, 2 * Precision<S>::saturated, size + size));
+    const Values rate = grown * inverse<N>(grown + S(2));
+    return less<S, N>(drive, S(0), -rate, rate);
   }
-  if (ACTIVATION == RELU) return drive < S(0) ? Vec<S>{} : drive;
-  if (ACTIVATION == SIGMOID) return S(1) / (expm1<S>(drive * -beta) + S(2));
+  if (ACTIVATION == RELU) return less<S, N>(drive, S(0), S(0), drive);
+  if (ACTIVATION == SIGMOID) return S(1) / (expm1<S, N>(drive * -beta) + S(2));
   if (ACTIVATION == SOFTPLUS) {
-    Vec<S> scaled = drive * beta;
-    Vec<S> above = scaled < S(0) ? Vec<S>{} : scaled;
-    return (above + log1p<S>(expm1<S>(-size_of<S>(scaled)) + S(1))) * (S(1) / beta);
+    const Values scaled = drive * beta;
+    const Values above = less<S, N>(scaled, S(0), S(0), scaled);
+    return (above + log1p<S, N>(expm1<S, N>(-size_of<S, N>(scaled)) + S(1))) * (S(1) / beta);
   }
   return drive;
 }
 
 // The slope as a function of the rate.
-template <class S, i64 ACTIVATION> inline Vec<S> slope_of(Vec<S> rate, S beta) {
+template <class S, int N, i64 ACTIVATION> INLINE Pack<S, N> slope_of(Pack<S, N> rate, S beta) {
   if (ACTIVATION == TANH) return S(1) - rate * rate;
-  if (ACTIVATION == RELU) return rate > S(0) ? splat<S>(1) : Vec<S>{};
+  if (ACTIVATION == RELU) return less<S, N>(S(0), rate, S(1), S(0));
   if (ACTIVATION == SIGMOID) return beta * rate * (S(1) - rate);
-  if (ACTIVATION == SOFTPLUS) return -expm1<S>(-beta * rate);
-  return splat<S>(1);
+  if (ACTIVATION == SOFTPLUS) return -expm1<S, N>(-beta * rate);
+  return S(1);
 }
 
 // Rates that nobody made are read as some of their nonlinearity's range.
-template <class S, i64 ACTIVATION> inline Vec<S> within_range(Vec<S> rate) {
+template <class S, int N, i64 ACTIVATION> INLINE Pack<S, N> within_range(Pack<S, N> rate) {
   if (ACTIVATION == LINEAR) return rate;
-  const Vec<S> low = splat<S>(ACTIVATION == TANH ? -1 : 0);
-  rate = rate < low ? low : rate;
-  if (ACTIVATION == TANH || ACTIVATION == SIGMOID) rate = rate > S(1) ? splat<S>(1) : rate;
+  const S low = ACTIVATION == TANH ? -1 : 0;
+  rate = less<S, N>(rate, low, low, rate);
+  if (ACTIVATION == TANH || ACTIVATION == SIGMOID) rate = less<S, N>(S(1), rate, S(1), rate);
   return rate;
 }
 
@@ -103,50 +146,55 @@ template <class S> struct Units {
   const S *drive, *feedback;
   S *rate, *error, *gain;
 
-  template <i64 ACTIVATION> void rates() const {
-    for (i64 n = 0; n < count; n += lanes<S>) store(rate + n, rate_of<S, ACTIVATION>(load(drive + n), beta));
+  template <i64 ACTIVATION, int N> INLINE void rates(i64 n) const {
+    rate_of<S, N, ACTIVATION>(Pack<S, N>::from(drive + n), beta).to(rate + n);
   }
   // error = gain feedback
-  template <i64 ACTIVATION> void errors() const {
-    for (i64 n = 0; n < count; n += lanes<S>) {
-      const Vec<S> seen = given ? within_range<S, ACTIVATION>(load(rate + n)) : load(rate + n);
-      const Vec<S> slope = slope_of<S, ACTIVATION>(seen, beta);
-      if (gain) store(gain + n, slope);
-      if (error) store(error + n, load(feedback + n) * slope);
-    }
+  template <i64 ACTIVATION, int N> INLINE void errors(i64 n) const {
+    Pack<S, N> seen = Pack<S, N>::from(rate + n);
+    if (given) seen = within_range<S, N, ACTIVATION>(seen);
+    const Pack<S, N> slope = slope_of<S, N, ACTIVATION>(seen, beta);
+    if (gain) slope.to(gain + n);
+    if (error) (Pack<S, N>::from(feedback + n) * slope).to(error + n);
   }
-  void rates(i64 activation) const {
-    if (activation == TANH) return rates<TANH>();
-    if (activation == RELU) return rates<RELU>();
-    if (activation == SIGMOID) return rates<SIGMOID>();
-    if (activation == SOFTPLUS) return rates<SOFTPLUS>();
-    return rates<LINEAR>();
+  template <i64 ACTIVATION> void all(bool forward) const {
+    constexpr int MANY = 4;
+    i64 n = 0;
+    for (; n + MANY * lanes<S> <= count; n += MANY * lanes<S>)
+      forward ? rates<ACTIVATION, MANY>(n) : errors<ACTIVATION, MANY>(n);
+    for (; n < count; n += lanes<S>) forward ? rates<ACTIVATION, 1>(n) : errors<ACTIVATION, 1>(n);
   }
-  void errors(i64 activation) const {
-    if (activation == TANH) return errors<TANH>();
-    if (activation == RELU) return errors<RELU>();
-    if (activation == SIGMOID) return errors<SIGMOID>();
-    if (activation == SOFTPLUS) return errors<SOFTPLUS>();
-    return errors<LINEAR>();
+  void all(i64 activation, bool forward) const {
+    if (activation == TANH) return all<TANH>(forward);
+    if (activation == RELU) return all<RELU>(forward);
+    if (activation == SIGMOID) return all<SIGMOID>(forward);
+    if (activation == SOFTPLUS) return all<SOFTPLUS>(forward);
+    return all<LINEAR>(forward);
   }
+  void rates(i64 activation) const { all(activation, true); }
+  void errors(i64 activation) const { all(activation, false); }
 };
 
-// What is no number anywhere is no number everywhere: the sum sees to it, the largest need not.
-template <class S> inline void softmax(const S *drive, S *rate, i64 size) {
+// Of N events. What is no number anywhere is no number everywhere: the sum sees to it, the largest need not.
+template <class S, int N> inline void softmax(const S *drive, S *rate, i64 size, i64 ld) {
+  typedef Pack<S, N> Values;
   const S least = -S(1) / S(0);
-  Vec<S> most = splat<S>(least), total = {};
+  Values most = least, total = S(0);
   for (i64 i = 0; i < size; i += lanes<S>) {
-    const Vec<S> here = only<S>(load(drive + i), size - i, least);
-    most = here > most ? here : most;
+    Values here = Values::from(drive + i, ld);
+    UNROLLED for (int k = 0; k < N; ++k) here.v[k] = only<S>(here.v[k], size - i, least);
+    most = less<S, N>(most, here, here, most);
   }
-  most = most_of<S>(most);
+  UNROLLED for (int k = 0; k < N; ++k) most.v[k] = most_of<S>(most.v[k]);
   for (i64 i = 0; i < size; i += lanes<S>) {
-    const Vec<S> raised = only<S>(expm1<S>(load(drive + i) - most) + S(1), size - i, S(0));
-    store(rate + i, raised);
-    total += raised;
+    Values raised = expm1<S, N>(Values::from(drive + i, ld) - most) + S(1);
+    UNROLLED for (int k = 0; k < N; ++k) raised.v[k] = only<S>(raised.v[k], size - i, S(0));
+    raised.to(rate + i, ld);
+    total = total + raised;
   }
-  total = inverse(sum_of<S>(total));  // at least 1: the largest is e^0
-  for (i64 i = 0; i < size; i += lanes<S>) store(rate + i, load(rate + i) * total);
+  UNROLLED for (int k = 0; k < N; ++k) total.v[k] = sum_of<S>(total.v[k]);
+  total = inverse<N>(total);  // at least 1: the largest is e^0
+  for (i64 i = 0; i < size; i += lanes<S>) (Values::from(rate + i, ld) * total).to(rate + i, ld);
 }
 
 }  // namespace VARIANT

@@ -151,11 +151,14 @@ template <class S> struct Trainer {
       const Population<S> &source = at[l];
       Population<S> &p = at[l + 1];
       driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld);
-      if (l == L - 1 && plan.output == SOFTMAX_OUTPUT)
-        for (i64 b = 0; b < B; ++b) softmax<S>(p.drive + b * p.ld, p.rate + b * p.ld, p.size);
-      else
+      if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) {
+        i64 b = 0;
+        for (; b + 4 <= B; b += 4) softmax<S, 4>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
+        for (; b < B; ++b) softmax<S, 1>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
+      } else {
         Units<S>{B * p.ld, l == L - 1 ? S(1) : S(plan.beta), false, p.drive, nullptr, p.rate, nullptr, nullptr}.rates(
             p.activation);  // an output has no beta
+      }
       fill(p, p.rate, S(p.bias));
     }
   }
