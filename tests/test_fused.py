@@ -112,14 +112,14 @@ def test_fused_equals_the_reference_for_every_batch_size(events):
 @pytest.mark.parametrize("instructions", [each.name for each in library.variants()])
 def test_every_set_of_instructions_that_this_machine_has_gives_the_same(instructions, monkeypatch):
     monkeypatch.setenv("METARULE_INSTRUCTIONS", instructions)
-    library.library.cache_clear()
+    library.found.cache_clear()
     try:
         network = Network.chain((70, 33, 4), "softplus", beta=10.0, bias=True)
         for events in (1, 6, 16):
             agrees(Learner(network, Backprop(), {"forward": THREE}, {ANY: Momentum()}), tame=0.05, batch=events)
         agrees(ABLE["powers"])
     finally:
-        library.library.cache_clear()
+        library.found.cache_clear()
 
 
 @needs_kernel
@@ -234,9 +234,9 @@ def bare(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "BUILT", tmp_path / "package")
     monkeypatch.setenv("METARULE_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    library.library.cache_clear()
+    library.found.cache_clear()
     yield tmp_path
-    library.library.cache_clear()
+    library.found.cache_clear()
 
 
 def test_without_a_compiler_auto_is_the_reference_and_fused_says_why(bare):
@@ -267,7 +267,7 @@ def test_a_kernel_is_built_at_its_first_use_and_kept(bare, monkeypatch):
         assert found.engine == "fused (portable)"
         (kept,) = (bare / "metarule").glob("*")
         built = kept.stat().st_mtime_ns
-        library.library.cache_clear()
+        library.found.cache_clear()
         assert library.library().path == kept
         assert kept.stat().st_mtime_ns == built
         torch.testing.assert_close(found.loss, train(learner, start_row(learner), 3).loss, rtol=1e-10, atol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, Structure, c_double, c_int8, c_int64, c_void_p
+from typing import Any
 
 ACTIVATIONS = ("linear", "relu", "sigmoid", "softplus", "tanh")
 OUTPUTS = ("softmax", "sigmoid", "linear")
@@ -83,6 +84,6 @@ class Plan(Structure):
     )
 
 
-def numbers(kind: type, values: list[float] | list[int]) -> ctypes.Array:
+def numbers(kind: Any, values: list[float] | list[int]) -> ctypes.Array:
     """A C array of some values."""
     return (kind * len(values))(*values)

@@ -12,9 +12,11 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ class Library(NamedTuple):
     path: Path
     variant: str
     place: int
-    train: ctypes._CFuncPtr  # pyright: ignore[reportPrivateUsage]
+    train: Callable[..., int]
 
 
 class Missing(Exception):  # noqa: N818 - a state of the machine, said in a sentence
@@ -59,22 +61,30 @@ def variants() -> tuple[Variant, ...]:
     return (PORTABLE, *X86) if platform.machine() in ("x86_64", "AMD64") else (PORTABLE,)
 
 
-@functools.lru_cache(maxsize=1)
 def library() -> Library:
     """The kernel of this process, built if need be; raises Missing where there is none and none can be built."""
-    for folder in (BUILT, cache()):
-        if (folder / name()).is_file():
-            return _loaded(folder / name())
-    return _loaded(built(cache()))
+    there = found()
+    if isinstance(there, Missing):
+        raise there
+    return there
+
+
+@functools.lru_cache(maxsize=1)
+def found() -> Library | Missing:
+    """The kernel, or why there is none: looked for once, as a failed try to build takes seconds."""
+    try:
+        for folder in (BUILT, cache()):
+            if (folder / name()).is_file():
+                return _loaded(folder / name())
+        return _loaded(built(cache()))
+    except Missing as missing:
+        return missing
 
 
 def reason() -> str | None:
     """Why there is no kernel on this machine; None where there is one."""
-    try:
-        library()
-    except Missing as missing:
-        return str(missing)
-    return None
+    there = found()
+    return str(there) if isinstance(there, Missing) else None
 
 
 def cache() -> Path:
@@ -83,31 +93,31 @@ def cache() -> Path:
     return (Path(home) if home else Path("~/.cache").expanduser()) / "metarule"
 
 
-def compiler() -> str | None:
-    """The C++ compiler: what $CXX names, else the first one found; "none" stands for none."""
-    named = os.environ.get("CXX")
-    return next((path for name in ([named] if named else COMPILERS) if (path := shutil.which(name))), None)
+def compiler() -> list[str] | None:
+    """The C++ compiler as a command: what $CXX says, else the first one found."""
+    commands = [shlex.split(said)] if (said := os.environ.get("CXX")) else [[each] for each in COMPILERS]
+    return next((command for command in commands if shutil.which(command[0])), None)
 
 
 def built(folder: Path) -> Path:
     """Compile the kernel into a folder; raises Missing where there is no compiler or it fails."""
-    found = compiler()
-    if found is None:
+    command = compiler()
+    if command is None:
         raise Missing("no C++ compiler was found (c++, g++, clang++, or what CXX names)")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _compiled(found, Path(scratch))
+            _compiled(command, Path(scratch))
             # in one step: processes that build at once leave one whole library
             return (Path(scratch) / name()).replace(folder / name())
     except OSError as error:
         raise Missing(f"the kernel cannot be written to {folder}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
         last = (error.stderr or "").strip().splitlines()[-1:] or ["it said nothing"]
-        raise Missing(f"{found} does not compile the kernel: {last[0]}") from error
+        raise Missing(f"{command[0]} does not compile the kernel: {last[0]}") from error
 
 
-def _compiled(found: str, scratch: Path) -> None:
+def _compiled(command: list[str], scratch: Path) -> None:
     chosen = variants()
     dispatch = ["-DWITH_X86"] if len(chosen) > 1 else []
     objects = [
@@ -119,13 +129,14 @@ def _compiled(found: str, scratch: Path) -> None:
     ]  # fmt: skip
     objects.append([*dispatch, str(KERNELS / "dispatch.cpp"), "-o", str(scratch / "dispatch.o")])
     running = [
-        subprocess.Popen([found, *FLAGS, "-c", *arguments], stderr=subprocess.PIPE, text=True) for arguments in objects
+        subprocess.Popen([*command, *FLAGS, "-c", *arguments], stderr=subprocess.PIPE, text=True)
+        for arguments in objects
     ]
     for process in running:
         _, said = process.communicate()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args, stderr=said)
-    linked = [found, "-shared", *(arguments[-1] for arguments in objects), "-o", str(scratch / name())]
+    linked = [*command, "-shared", *(arguments[-1] for arguments in objects), "-o", str(scratch / name())]
     subprocess.run(linked, check=True, capture_output=True, text=True)
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarule.credit.feedback import feedback_name
 from metarule.fused import layout
+from metarule.fused.tables import tabled
 from metarule.learner import ANY, Columns, Learner
 from metarule.network import Network, Projection
 from metarule.rules import Rule
 from metarule.signals import State
 from metarule.synapses import SynapseModel
-from metarule.terms import FACTORS, Monomial, Term, glorot
+from metarule.terms import FACTORS, Monomial, glorot
 
 
 def refused(learner: Learner) -> str | None:
@@ -69,41 +68,6 @@ def _rule(learner: Learner, projection: Projection) -> Rule:
 
 def _synapse(learner: Learner, projection: Projection) -> SynapseModel:
     return learner.synapses[learner.synapse_key(projection) or ANY]
-
-
-class Table(NamedTuple):
-    """Terms with the same power of the weight: sum over (row, column) of a coefficient times row column^T."""
-
-    rows: list[Monomial]
-    columns: list[Monomial]
-    coefficients: Float[Tensor, "R rows columns"]
-    used: Bool[Tensor, "rows columns"]
-
-
-def tabled(terms: Iterable[Term], coefficients: Float[Tensor, "R K"], turned: bool = False) -> dict[int, Table]:
-    """Power of the weight -> its terms; `turned` for weights that are stored (J I): pre is then on the rows' side."""
-    sides = {"post": turned, "pre": not turned, "event": False}  # on the columns' side?
-    entries: dict[int, list[tuple[int, float, Monomial, Monomial]]] = {}
-    for k, term in enumerate(terms):
-        for sign, part in term.parts:
-            power = sum(power for name, power in part if name == "weight")
-            rest = [(name, power) for name, power in part if name != "weight"]
-            row, column = (
-                tuple((name, power) for name, power in rest if sides[FACTORS[name].side] == at) for at in (False, True)
-            )
-            entries.setdefault(power, []).append((k, sign, row, column))
-    tables = {}
-    for power, members in sorted(entries.items()):
-        rows = list(dict.fromkeys(row for _, _, row, _ in members))
-        columns = list(dict.fromkeys(column for _, _, _, column in members))
-        table = coefficients.new_zeros(len(coefficients), len(rows), len(columns))
-        used = torch.zeros(len(rows), len(columns), dtype=torch.bool)
-        for k, sign, row, column in members:
-            place = rows.index(row), columns.index(column)
-            table[:, *place] += sign * coefficients[:, k]
-            used[place] = True
-        tables[power] = Table(rows, columns, table, used)
-    return tables
 
 
 class Spelled:
@@ -200,17 +164,17 @@ class Spelled:
         assert plain is not None
         groups = [
             layout.Group(
-                power=power,
+                power=table.power,
                 rows=len(table.rows),
                 columns=len(table.columns),
                 row=self._powers(table.rows),
                 column=self._powers(table.columns),
                 row_is=self._alone(table.rows),
                 column_is=self._alone(table.columns),
-                used=layout.numbers(ctypes.c_int8, [int(used) for used in table.used.flatten()]),
-                coefficients=self._held(table.coefficients),
+                used=layout.numbers(ctypes.c_int8, table.used),
+                coefficients=self._held(table.coefficients(listed.coefficients)),
             )
-            for power, table in tabled(*listed, turned).items()
+            for table in tabled(listed.terms, turned)
         ]
         return layout.Rule(
             plastic=True,
@@ -224,12 +188,12 @@ class Spelled:
             velocity=None if plain.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
         )
 
-    def _powers(self, monomials: list[Monomial]) -> ctypes.Array:
+    def _powers(self, monomials: tuple[Monomial, ...]) -> ctypes.Array:
         return layout.numbers(
             ctypes.c_int8, [dict(each).get(factor, 0) for each in monomials for factor in layout.FACTORS]
         )
 
-    def _alone(self, monomials: list[Monomial]) -> ctypes.Array:
+    def _alone(self, monomials: tuple[Monomial, ...]) -> ctypes.Array:
         """The factor that each monomial is nothing more than, -1 where there is more to it or it is per event."""
         alone = [each[0][0] if len(each) == 1 and each[0][1] == 1 else "" for each in monomials]
         return layout.numbers(

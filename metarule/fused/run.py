@@ -14,7 +14,7 @@ from metarule.block import Block, BlockOutcome, World, run_block
 from metarule.credit.feedback import target_of
 from metarule.fused.library import Library, Missing, library
 from metarule.fused.plan import Spelled
-from metarule.learner import Columns
+from metarule.learner import Columns, always_one
 from metarule.signals import Batch, State
 from metarule.tasks.base import Episode, Rows
 
@@ -47,7 +47,7 @@ def _advanced(kernel: Library, world: World, columns: Columns, state: State, ste
     for part, rows in _batches(world.episode, steps, world.block):
         if taught and rows.y is None:
             target_of(Batch(rows.x))  # says what is missing
-        rates = [learner.rates(step, world.frozen) for step in part]
+        rates = _rates(world, part)
         plan = spelled.plan(
             {p.name: [each[p.name] for each in rates] for p in learner.plastic},
             steps=len(part),
@@ -60,6 +60,14 @@ def _advanced(kernel: Library, world: World, columns: Columns, state: State, ste
         if kernel.train(ctypes.byref(plan), double, kernel.place):
             raise MemoryError("the fused kernel found no memory for a run; lower the layers' sizes or inner.batch")
     return state
+
+
+def _rates(world: World, steps: range) -> list[dict[str, float]]:
+    """The schedule's multipliers at every step."""
+    learner = world.learner
+    if learner.schedule is always_one:
+        return [learner.rates(steps.start, world.frozen)] * len(steps)
+    return [learner.rates(step, world.frozen) for step in steps]
 
 
 def _owned(state: State) -> State:
