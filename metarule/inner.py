@@ -204,7 +204,9 @@ class InBlocks(Inner):
         serving = self.serving(learner, wants, record)
 
         def part(first: int) -> State | None:
-            return None if carry is None else tree.selected(carry, slice(first, first + size))
+            if carry is None or size >= len(addresses):
+                return carry  # a block overwrites nothing that it is handed
+            return tree.selected(carry, slice(first, first + size))
 
         return asked, [
             Block(

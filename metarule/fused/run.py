@@ -34,7 +34,7 @@ def run_fused(block: Block) -> BlockOutcome:
     with torch.no_grad():
         columns = block.learner.columns(block.theta)
         advance = functools.partial(_advanced, kernel, world, columns)
-        state, scores = world.scored(columns, _owned(world.start(columns)), block.steps, advance)
+        state, scores = world.scored(columns, _owned(world.start(columns), world), block.steps, advance)
     return world.outcome(state, scores)._replace(engine=f"{NAME} ({kernel.variant})")
 
 
@@ -70,10 +70,13 @@ def _rates(world: World, steps: range) -> list[dict[str, float]]:
     return [learner.rates(step, world.frozen) for step in steps]
 
 
-def _owned(state: State) -> State:
-    """A state whose weights and velocities nothing else refers to, as the kernel reads them."""
-    copies = {part: tree.mapped(state[part], _copy) for part in ("weights", "synapses")}
-    return {**state, **copies}
+def _owned(state: State, world: World) -> State:
+    """A state whose plastic weights and velocities nothing else refers to, all as the kernel reads them."""
+    plastic = {projection.name for projection in world.learner.plastic}
+    weights = {
+        name: _copy(weight) if name in plastic else weight.contiguous() for name, weight in state["weights"].items()
+    }
+    return {**state, "weights": weights, "synapses": tree.mapped(state["synapses"], _copy)}
 
 
 def _copy(values: Tensor) -> Tensor:

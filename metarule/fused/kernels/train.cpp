@@ -98,9 +98,14 @@ template <class S> struct Trainer {
   static void in(S *to, const void *from, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
     if (!to) return;
     const S *values = static_cast<const S *>(from) + run * rows * columns;
-    for (i64 i = 0; i < rows; ++i)
-      for (i64 j = 0; j < ld; ++j)
-        to[i * ld + j] = j < columns ? values[turned ? j * rows + i : i * columns + j] : S(0);
+    for (i64 i = 0; i < rows; ++i) {
+      if (!turned) std::memcpy(to + i * ld, values + i * columns, columns * sizeof(S));
+      for (i64 j = columns; j < ld; ++j) to[i * ld + j] = 0;
+    }
+    constexpr i64 AT_ONCE = 16;  // a line of cache, so that both sides are read and written whole
+    for (i64 first = 0; turned && first < columns; first += AT_ONCE)
+      for (i64 i = 0; i < rows; ++i)
+        for (i64 j = first; j < columns && j < first + AT_ONCE; ++j) to[i * ld + j] = values[j * rows + i];
   }
   static void out(const S *from, void *to, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
     if (!from || !to) return;
