@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from building import EXACT, address, assert_states_close, fitting_learner, make, random_theta, start_row, train
+from building import (
+    EXACT,
+    Imitation,
+    ImitationEpisode,
+    address,
+    assert_states_close,
+    fitting_learner,
+    make,
+    random_theta,
+    start_row,
+    train,
+)
 
 from metarule import bench, jobs
 from metarule.credit import CREDIT
@@ -29,6 +40,7 @@ from metarule.rules.polynomial import Polynomial
 from metarule.rules.terms import Terms
 from metarule.rules.textbook import Delta, Oja
 from metarule.runs import RunFolder
+from metarule.signals import Batch
 from metarule.synapses import SYNAPSES
 from metarule.synapses.adam import Adam
 from metarule.synapses.momentum import Momentum
@@ -131,17 +143,52 @@ def test_rates_of_the_schedule_count_and_at_rate_0_nothing_is_stepped():
         agrees(fitting_learner(Backprop(), synapse=synapse, schedule=now_and_then))
 
 
+@dataclass(frozen=True)
+class Uneven(Imitation):
+    """Imitation with batches of two sizes."""
+
+    def sample(self, noise, batch):
+        return UnevenEpisode(noise, noise.at("teacher").normal(self.outputs, self.inputs), batch)
+
+
+class UnevenEpisode(ImitationEpisode):
+    def train(self, step):
+        whole = super().train(step)
+        return whole if step % 3 else Batch(whole.x[:, 1:], whole.y[:, 1:])
+
+
 @needs_kernel
-def test_what_is_held_at_a_time_does_not_matter(monkeypatch):
-    learner = ABLE["decay"]
+@pytest.mark.parametrize(
+    "task", [FewShot(ways=3, shots=6, queries=2), Imitation(), Uneven()], ids=lambda task: task.kind
+)
+def test_what_is_held_at_a_time_does_not_matter(task, monkeypatch):
+    network = Network.chain((task.inputs, 9, task.outputs))
+    learner = Learner(network, FeedbackAlignment(), {"forward": THREE}, {ANY: Sgd()})
     theta = random_theta(learner.params, address("chunks", runs=3)) * 0.3
-    task = FewShot(ways=3, shots=6, queries=2)
-    learner = Learner(Network.chain((64, 9, 10)), FeedbackAlignment(), learner.rules, learner.synapses)
+    expected = train(learner, theta, 6, task)
     whole = train(learner, theta, 6, task, engine=FUSED)
     monkeypatch.setattr(run, "AT_ONCE", 20)
     parts = train(learner, theta, 6, task, engine=FUSED)
+    torch.testing.assert_close(whole.loss, expected.loss, rtol=1e-10, atol=0)
     assert torch.equal(parts.loss, whole.loss)
     assert_states_close(parts.carry or {}, whole.carry or {}, 0.0)
+
+
+@needs_kernel
+def test_a_kernel_that_finds_no_memory_says_so(monkeypatch):
+    starved = library.library()._replace(train=lambda *asked: 1)
+    monkeypatch.setattr(run, "library", lambda: starved)
+    learner = fitting_learner(Backprop(), rule=THREE)
+    with pytest.raises(MemoryError, match="lower the layers' sizes"):
+        train(learner, start_row(learner), 3, engine=FUSED)
+
+
+@needs_kernel
+def test_a_task_without_targets_is_refused_in_the_words_of_the_reference():
+    learner = Learner(Network.chain((64, 9, 10)), Backprop(), {ANY: Delta()}, {ANY: Sgd()})
+    for engine in (EXACT, FUSED):
+        with pytest.raises(ValueError, match="needs targets, and the task gives none"):
+            train(learner, start_row(learner), 3, Digits("bandit"), engine=engine)
 
 
 # every task as it comes, and settings that change what a batch is
