@@ -8,6 +8,7 @@ weights are compared before anything is timed.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -45,6 +46,15 @@ class Cell(NamedTuple):
     def network(self) -> str:
         """The sizes, as in 64-32-10."""
         return "-".join(map(str, self.sizes))
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations that a step of one run takes at least, of W weights: 10 B W + 2 W.
+
+        Forward, feedback and reconstruction take 2 B W each, the update by 2 B factors 4 B W, reading it 2 W.
+        """
+        weights = sum(size_in * size_out for size_in, size_out in itertools.pairwise(self.sizes))
+        return (10 * self.batch + 2) * weights
 
 
 CELLS = (
@@ -257,9 +267,18 @@ def agreement(world: Setting) -> float:
     )
 
 
+def _sgemm(size: int = 1024) -> float:
+    """Operations per second of torch's product of two large matrices: what a step could reach at most."""
+    left, right = torch.rand(2, size, size)
+    began = time.perf_counter()
+    torch.mm(left, right)
+    return 2 * size**3 / (time.perf_counter() - began)
+
+
 def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str, Any]]:
     """Run-steps per second of every engine on every cell, medians over interleaved repeats; one thread.
 
+    `fraction_of_sgemm` is the share of a large matrix product's speed at which the step's least operations are done.
     Raises RuntimeError where two engines do not compute the same weights to 1e-4.
     """
     threads = torch.get_num_threads()
@@ -273,7 +292,9 @@ def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str,
                 raise RuntimeError(f"bench: engines differ by {apart:.1e} on {cell}")
             running = engines(world)
             seconds: dict[str, list[float]] = {name: [] for name in running}
+            peak = []
             for _ in range(repeats):
+                peak.append(_sgemm())
                 for name, engine in running.items():
                     began = time.perf_counter()
                     engine(world)
@@ -283,6 +304,7 @@ def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str,
                     f"ratio_to_{other}": [slow / fast for slow, fast in zip(seconds[other], times, strict=True)]
                     for other in ("naive", "reference")
                 }
+                speed = cell.runs * cell.steps / statistics.median(times)
                 rows.append(
                     {
                         "network": cell.network,
@@ -290,8 +312,9 @@ def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str,
                         "batch": cell.batch,
                         "steps": cell.steps,
                         "engine": name,
-                        "run_steps_per_second": round(cell.runs * cell.steps / statistics.median(times), 1),
+                        "run_steps_per_second": round(speed, 1),
                         **{key: round(statistics.median(values), 2) for key, values in ratios.items()},
+                        "fraction_of_sgemm": round(speed * cell.operations / statistics.median(peak), 3),
                     }
                 )
     finally:
