@@ -160,8 +160,24 @@ inline void dots(i64 I, i64 J, const S *x, i64 ldx, const S *w, i64 ldw, S *d, i
   }
 }
 
-// D (B I) = X (B J) W^T, W (I J) with rows of zeros to a whole vector of I
-template <class S> void driven(i64 B, i64 I, i64 J, const S *x, i64 ldx, const S *w, i64 ldw, S *d, i64 ldd) {
+// D (B I) = X (B J) W^T, W (I J) with rows of zeros to a whole vector of I. Many events are worth the turning of W into
+// `turned`, which holds as many numbers; a sum over the lanes for each of theirs would take longer.
+template <class S>
+void driven(i64 B, i64 I, i64 J, const S *x, i64 ldx, const S *w, i64 ldw, S *d, i64 ldd, S *turned) {
+  constexpr i64 WORTH = 11;  // weights of a unit that are turned in the time in which an event's lanes are summed
+  if (WORTH * B > J) {
+    const i64 ld = padded<S>(I);
+    for (i64 i = 0; i < ld; i += lanes<S>)
+      for (i64 j = 0; j < J; j += lanes<S>) {
+        Vec<S> square[lanes<S>];
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes<S>; ++k) square[k] = load(w + (i + k) * ldw + j);
+        turn<S>(square);
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes<S>; ++k) store(turned + (j + k) * ld + i, square[k]);
+      }
+    return multiplied<S>(B, ld, J, x, ldx, turned, ld, d, ldd);
+  }
   constexpr int MOST = lanes<S> >= 4 ? 4 : lanes<S>;
   i64 b = 0;
   for (; b + MOST <= B; b += MOST) dots<S, MOST>(I, J, x + b * ldx, ldx, w, ldw, d + b * ldd, ldd);

@@ -155,7 +155,8 @@ template <class S> struct Trainer {
     for (i64 l = 0; l < L; ++l) {
       const Population<S> &source = at[l];
       Population<S> &p = at[l + 1];
-      driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld);
+      driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld,
+                scratch.group);
       if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) {
         i64 b = 0;
         for (; b + 4 <= B; b += 4) softmax<S, 4>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);

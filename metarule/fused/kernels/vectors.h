@@ -61,6 +61,28 @@ template <class S> struct Folded<S, 1> {
 // As many vectors as they have lanes -> the vector of their sums.
 template <class S> inline Vec<S> sums_of(const Vec<S> *vectors) { return Folded<S, lanes<S>>::of(vectors); }
 
+// Lanes of both in turn, from the first (AT = 0) or second (AT = half) half of each.
+template <class S, int AT, int... I> inline Vec<S> zipped(Vec<S> first, Vec<S> second, Indices<I...>) {
+  return SHUFFLED(S, first, second, I / 2 + I % 2 * lanes<S> + AT);
+}
+
+// A square of as many vectors as they have lanes, turned: zipping halves as often as there are bits in a place does it.
+template <class S> inline void turn(Vec<S> *square) {
+  typedef typename UpTo<lanes<S>>::type All;
+  constexpr int half = lanes<S> / 2;
+#pragma GCC unroll 4
+  for (int bit = 1; bit < lanes<S>; bit *= 2) {
+    Vec<S> next[lanes<S>];
+#pragma GCC unroll 8
+    for (int k = 0; k < half; ++k) {
+      next[2 * k] = zipped<S, 0>(square[k], square[k + half], All{});
+      next[2 * k + 1] = zipped<S, half>(square[k], square[k + half], All{});
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < lanes<S>; ++k) square[k] = next[k];
+  }
+}
+
 // Lane k is that of k with one bit turned: folding by every bit in turn leaves all lanes with all of them.
 template <class S, int BIT, int... I> inline Vec<S> swapped(Vec<S> vector, Indices<I...>) {
   return SHUFFLED(S, vector, vector, I ^ BIT);
