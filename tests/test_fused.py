@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -23,10 +24,11 @@ from building import (
 from metarule import bench, jobs
 from metarule.credit import CREDIT
 from metarule.credit.backprop import Backprop
+from metarule.credit.base import CROSSINGS
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.credit.sign_symmetry import SignSymmetry
-from metarule.fused import library, run
+from metarule.fused import layout, library, run
 from metarule.inner import Fastest, Fused, Reference
 from metarule.learner import ANY, Learner
 from metarule.network import Network
@@ -154,6 +156,7 @@ class Uneven(Imitation):
 class UnevenEpisode(ImitationEpisode):
     def train(self, step):
         whole = super().train(step)
+        assert whole.y is not None
         return whole if step % 3 else Batch(whole.x[:, 1:], whole.y[:, 1:])
 
 
@@ -213,6 +216,28 @@ def test_batches_by_index_are_the_batches_themselves(task):
         assert (rows.y is None) == (batch.y is None)
         if rows.y is not None:
             assert torch.equal(rows.y[rows.y_rows[:, place]], batch.y)
+
+
+def declared(kind: str, name: str) -> list[str]:
+    """What a struct or an enum of plan.h holds, in order."""
+    text = re.sub(r"//.*", "", (library.KERNELS / "plan.h").read_text())
+    found = re.search(rf"{kind} {name}[^{{]*{{(.*?)}};", text, re.DOTALL)
+    assert found is not None
+    words = re.findall(r"(\w+)(?:\[\w+\])?\s*[,;]" if kind == "struct" else r"\w+", found[1])
+    return words
+
+
+def test_structures_in_python_are_those_of_the_kernel():
+    for name in ("Group", "Rule", "Projection", "Plan"):
+        assert declared("struct", name) == [field for field, _ in getattr(layout, name)._fields_]
+    assert declared("enum", "Factor") == [*(name.upper() for name in layout.FACTORS), "FACTORS"]
+    assert declared("enum", "Activation") == [name.upper() for name in layout.ACTIVATIONS]
+    assert declared("enum", "Output") == [f"{name.upper()}_OUTPUT" for name in layout.OUTPUTS]
+    crossings = [name for name in layout.CROSSINGS if name != "own_taught"]  # to the kernel, own ones with a rule
+    assert declared("enum", "Crossing") == [name.upper() for name in crossings]
+    assert set(layout.CROSSINGS) == set(CROSSINGS)
+    assert set(layout.ACTIVATIONS) == set(NONLINEARITIES)
+    assert set(layout.OUTPUTS) == set(OUTPUTS)
 
 
 def test_image_tasks_give_their_batches_by_index():
