@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import torch
 
 from metarule.exporting.equations import meanings, symbols, where_from
-from metarule.exporting.layout import WIDTH, constant, docstring, quotable, returned
+from metarule.exporting.layout import constant, docstring, quotable, returned, wrapped
 from metarule.exporting.torch_code import OpaqueError
 from metarule.exporting.torch_credit import path_of
 from metarule.exporting.torch_learner import Plan, learner_code
@@ -74,13 +72,13 @@ def _head(plan: Plan) -> str:
         [
             *title.removesuffix('"""').splitlines(),
             "",
-            *(line for each in found for line in textwrap.wrap(f"    {each.text}", WIDTH, subsequent_indent=" " * 8)),
+            *(line for each in found for line in wrapped(each.text, " " * 4, " " * 8)),
             *([] if found else [f"    dW = what `change` computes of {', '.join(plan.rule.reads)}"]),
             "",
             f"({wide}the mean over a batch), with",
             *(f"    {symbol}: {meaning}" for symbol, meaning in meanings(symbols(known) or plan.rule.reads).items()),
             "",
-            *(line for sentence in where_from(known) for line in textwrap.wrap(quotable(sentence), WIDTH)),
+            *(line for sentence in where_from(known) for line in wrapped(quotable(sentence))),
             "",
             "    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))",
             "    learner = LocalLearner(model)",

@@ -13,12 +13,20 @@ WIDTH = 120
 def docstring(sentences: Iterable[str], indent: str = "") -> str:
     """Sentences as a docstring, wrapped; the first is its summary."""
     first, *others = map(quotable, sentences)
-    lines = textwrap.wrap(f'"""{first}', WIDTH, initial_indent=indent, subsequent_indent=indent)
+    lines = wrapped(f'"""{first}', indent)
     if not others:
         return "\n".join([*lines[:-1], f'{lines[-1]}"""'])
     for sentence in others:
-        lines += ["", *(textwrap.wrap(sentence, WIDTH, initial_indent=indent, subsequent_indent=indent))]
+        lines += ["", *wrapped(sentence, indent)]
     return "\n".join([*lines, f'{indent}"""'])
+
+
+def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    """Text as indented lines of exported code, broken at spaces only: a path with a hyphen stays one word."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest,
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
 
 
 def quotable(text: str) -> str:
