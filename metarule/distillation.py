@@ -254,7 +254,7 @@ def _column(term: Term, fit: Probed) -> np.ndarray:
 def by_search(fit: Probed, test: Probed, evaluations: int, values: Values | None = None) -> Distilled:
     """The shortest expression of pyoperon's Pareto front that is `CLOSE` to its best, its small terms dropped."""
     try:
-        from pyoperon.sklearn import SymbolicRegressor
+        from pyoperon.sklearn import SymbolicRegressor  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingError(
             "symbolic regression needs pyoperon, which is not installed: pip install 'metarule[symbolic]'"

@@ -19,7 +19,7 @@ class FeedbackAlignment(SequentialFeedback):
     over_positions = True
 
     @property
-    def crossing(self):
+    def crossing(self) -> str | None:
         return "own"
 
     def projections(self, network):
