@@ -33,7 +33,8 @@ def found(path: Path) -> Document:
     spec = read_json(path / "spec.json")
     log = read_log(path / "log.jsonl")
     try:
-        planned = spec["search"]["outer"]["generations"]
+        search = spec["search"]
+        planned = search["outer"]["generations"]
         result = read_json(path / "result.json") if (path / "result.json").exists() else None
         finished = result is not None and result["generations"] == len(log) == planned
         document = result if finished and result is not None else _so_far(path, spec, log)
@@ -41,6 +42,7 @@ def found(path: Path) -> Document:
             "run": str(path),
             "finished": finished,
             "planned": planned,
+            "model": search.get("model", {}).get("kind"),
             "objectives": spec["objectives"],
             "learning_curve": learning_curve(log),
             "coefficients": trajectories(spec["parameters"], log),
@@ -81,7 +83,6 @@ def _so_far(path: Path, spec: Document, log: list[Document]) -> Document:
     search = spec["search"]
     return blank(path.resolve().name, search["task"]["kind"], search.get("credit", {}).get("kind", "searched")) | {
         "schema": spec["schema"],
-        "model": search.get("model", {}).get("kind"),
         "outer": search["outer"]["kind"],
         "generations": len(log),
         "terms": terms(spec["parameters"], log),
