@@ -333,3 +333,13 @@ def test_the_verdict_names_the_best_baseline_and_says_where_they_are_level():
     made["differences"][1] |= {"mean": -0.5, "low": -0.6, "high": -0.4}
     assert verdict(made).endswith("0.022 better than tuned backprop.")
     assert verdict(made | {"finished": False, "generations": 3}) == "Not finished: 3 of 30 generations."
+
+
+def test_a_run_of_a_model_is_shown_without_what_only_a_rule_has():
+    bare = {"equations": [], "equation": None, "locality": None, "nearest": [], "identifiability": None}
+    made = {key: value for key, value in document().items() if key not in ("probes", "stress", "surfaces", "distilled")}
+    of_rule, of_model = page(made | bare, episodes()), page(made | bare | {"model": "cnn"}, episodes())
+    for text in ('id="equation"', "--stress"):
+        assert text in of_rule
+        assert text not in of_model
+    assert 'id="battery"' in of_model

@@ -42,7 +42,7 @@ def equation(document: Document) -> Html | None:
     """The equation as mathematics, and to copy as text, LaTeX and sympy."""
     shown = [tag("div", _key(rule), made, class_="equation") for rule, made in _formulas(document)]
     if not shown:
-        if not document.get("learning_curve") and not document.get("theta"):
+        if document.get("model") or (not document.get("learning_curve") and not document.get("theta")):
             return None
         text = "This rule has no closed form: its surfaces and its distilled equations say what it does."
         if not document.get("finished", True):

@@ -134,6 +134,8 @@ def distilled(document: Document) -> Html | None:
 
 def to_compute(document: Document, command: str) -> Html | None:
     """What is not on the page yet, each with the command that computes it."""
+    if document.get("model"):  # has no rule that could be computed with
+        return None
     closed = document.get("equation") or document.get("equations")  # an equation says more than its map
     lines = [
         missing(title, what, f"{command} {option}")
