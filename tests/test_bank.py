@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from banking import small_bank
 
 from metarule import jobs
 from metarule.identification import bank as banks
@@ -18,30 +19,12 @@ from metarule.identification.bank import COVARIATES, VIEWS, Bank, compared, cova
 from metarule.identification.degrading import Degradation
 from metarule.identification.recording import RecordingError
 from metarule.identification.reference import REFERENCE
-from metarule.identification.simulation import Simulation, simulated
+from metarule.identification.simulation import simulated
 from metarule.reading import find, read
 from metarule.records import RunError
 from metarule.runs import RunFolder
 
-TOML = """
-[simulation]
-rules = ["backprop", "oja", "drift"]
-tasks = ["digits"]
-hidden = [[8], [6, 6]]
-init_scale = [1.0]
-batch = [8]
-taught = 5
-blocks = 1
-runs = 2
-updates = 40
-bursts = 4
-probes = 4
-seed = 5
-"""
-TINY = Simulation(
-    ("backprop", "oja", "drift"), ("digits",), ((8,), (6, 6)), init_scale=(1.0,), batch=(8,), taught=5, blocks=1,
-    runs=2, updates=40, bursts=4, probes=4, seed=5,
-)  # fmt: skip
+TOML, TINY = small_bank("backprop", "oja", "drift")
 
 
 @functools.cache

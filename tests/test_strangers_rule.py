@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from banking import small_bank
 from torch import nn
 
 import metarule as mr
@@ -15,29 +16,10 @@ from metarule.collect import load_file
 from metarule.identification import bank as banks
 from metarule.identification import recipe
 from metarule.identification.bank import made, rows_of
-from metarule.identification.simulation import Simulation
 from metarule.rng import noise_for
 
 DOCS = Path(__file__).parent.parent / "docs"
-BANK = """
-[simulation]
-rules = ["backprop", "oja"]
-tasks = ["digits"]
-hidden = [[8], [6, 6]]
-init_scale = [1.0]
-batch = [8]
-taught = 5
-blocks = 1
-runs = 2
-updates = 40
-bursts = 4
-probes = 4
-seed = 5
-"""
-SMALL = Simulation(
-    ("backprop", "oja"), ("digits",), ((8,), (6, 6)), init_scale=(1.0,), batch=(8,), taught=5, blocks=1, runs=2,
-    updates=40, bursts=4, probes=4, seed=5,
-)  # fmt: skip
+BANK, SMALL = small_bank("backprop", "oja")
 
 
 @pytest.fixture(scope="module")

@@ -67,8 +67,5 @@ class LinearRule(Rule):
         return tuple(Summand(term, number, self.normalise) for term, number in zip(self.weighted, numbers, strict=True))
 
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
-        if not self.params:
-            return equation(self.weighted, [1.0] * len(self.weighted))
-        units = self.term_units(shape) if self.normalise else (1.0,) * len(self.weighted)
-        numbers = self.coefficients(theta[None])[0].tolist()
-        return equation(self.weighted, [number * unit for number, unit in zip(numbers, units, strict=True)])
+        terms, coefficients = self.listed(theta[None], shape)
+        return equation(terms, coefficients[0].tolist())
