@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule import tree
+from metarule.adjoint.eager import run_adjoint
 from metarule.block import Address, Block, BlockOutcome, Recording, run_block
 from metarule.collect import unknown
 from metarule.fused.library import reason
@@ -253,8 +254,34 @@ class Fused(InBlocks):
 
 
 @dataclass(frozen=True, eq=False)
+class Adjoint(InBlocks):
+    """The gradient of the reference engine by a hand-written walk back, weights rebuilt: less time, little memory.
+
+    For rules that are lists of terms, explicit errors and plain synapse models on chains of layers; what is asked for
+    without a gradient is the reference's own work.
+    """
+
+    name = "adjoint"
+
+    def can(self, learner, wants=frozenset({"loss"}), record=None):
+        if "grad" not in wants:
+            return None
+        if "forward" in wants:
+            return "its gradients are computed backwards"
+        if record is not None:
+            return "it records nothing beside a gradient"
+        return refused(learner)
+
+    def serving(self, learner, wants, record):
+        why = self.can(learner, wants, record)
+        if why:
+            raise ValueError(f"inner.engine = 'adjoint' cannot do this: {why}; take 'auto', or 'reference'")
+        return Adjoint.name if "grad" in wants else Reference.name
+
+
+@dataclass(frozen=True, eq=False)
 class Fastest(Fused):
-    """Each learner by the fused engine where it can, by the reference elsewhere."""
+    """Each learner by the fused engine or the adjoint where they can, by the reference elsewhere."""
 
     name = "auto"
 
@@ -262,10 +289,17 @@ class Fastest(Fused):
         return None
 
     def serving(self, learner, wants, record):
-        return Reference.name if super().can(learner, wants, record) else Fused.name
+        if super().can(learner, wants, record) is None:
+            return Fused.name
+        able = "grad" in wants and Adjoint().can(learner, wants, record) is None
+        return Adjoint.name if able else Reference.name
 
 
-RUN: dict[str, Callable[[Block], BlockOutcome]] = {Reference.name: run_block, Fused.name: run_fused}
+RUN: dict[str, Callable[[Block], BlockOutcome]] = {
+    Reference.name: run_block,
+    Fused.name: run_fused,
+    Adjoint.name: run_adjoint,
+}
 """Engine of a block -> the function that computes it."""
 
 
@@ -331,6 +365,6 @@ def gathered(parts: list[BlockOutcome], asked: Question) -> Outcome:
 
 
 ENGINES: dict[str, Callable[[int | None, torch.dtype, int, Map], Inner]] = {
-    engine.name: engine for engine in (Fastest, Reference, Fused)
+    engine.name: engine for engine in (Fastest, Reference, Fused, Adjoint)
 }
 """Engines by name, made from (block_runs, dtype, segments, map)."""

@@ -25,6 +25,7 @@ credit rules synapses tasks outer models
 learner
 block fingerprint
 fused
+adjoint
 inner
 family gradient_descent zoo learned_descent alignment
 module_learner

@@ -1,0 +1,278 @@
+"""One block of runs with the gradient of its objective, by a walk there and back; memory of a few runs at a time.
+
+Autograd does what is no step: from theta to coefficients, rates and initial weights, and from weights to scores. Where
+weights can be rebuilt on the way back the tape is of low rank: activities and errors, never a weight. Runs whose
+weights do not come home, as strong decay has lost them in rounding, are walked again with their weights kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from metarule import tree
+from metarule.adjoint.walk import Cotangents, Walk, listed, rate, rebuildable, served, shrinking
+from metarule.block import Block, BlockOutcome, World
+from metarule.learner import Columns
+from metarule.signals import State
+
+BUDGET = 1 << 24
+"""Bytes that the runs which are walked together may take."""
+
+WORTH = 1 << 18
+"""Products of a weight and an event in a step, over all runs walked together, from which on its calls are worth it."""
+
+COPIES = 5
+"""Times that the weights of a run are there at once: before, as they go, their gradient, and a score's."""
+
+GROWTH = 8.0
+"""How much rounding errors may grow by undoing decay; beyond, weights are kept at once."""
+
+HOME = 1024.0
+"""Units of rounding, of its largest weight, by which a projection may miss its beginning."""
+
+Made = Callable[[World, Columns], Walk]
+
+
+def pulled(block: Block, walk: type[Walk]) -> BlockOutcome:
+    """Train, score and differentiate one block of runs, which `fused.plan.refused` has nothing against."""
+    through = _rebuilding if rebuildable(block.learner) else _keeping
+    return through(block, walk)
+
+
+def _keeping(block: Block, walk: type[Walk]) -> BlockOutcome:
+    return _joined([_through(part, walk, keep_weights=True)[0] for part in _parts(block, walk, keep_weights=True)])
+
+
+def _rebuilding(block: Block, walk: type[Walk]) -> BlockOutcome:
+    return _joined([_rebuilt(part, walk) for part in _parts(block, walk, keep_weights=False)])
+
+
+def _rebuilt(block: Block, walk: type[Walk]) -> BlockOutcome:
+    """The runs of one part. Which run is walked again says its own decay and path: its neighbours keep their bits."""
+    lost = _fading(block)
+    if lost.all():
+        return _keeping(block, walk)
+    outcome, astray = _through(block, walk, keep_weights=False)
+    lost = lost | astray
+    return _chosen(lost, _keeping(block, walk), outcome) if lost.any() else outcome
+
+
+class _Cut(NamedTuple):
+    runs: int
+    segments: int
+
+
+def _cut(block: Block, walk: type[Walk], keep_weights: bool) -> _Cut:
+    """How many runs at a time, in how many segments: more segments where too few runs would fit, at most sqrt(T)."""
+    steps, weights = len(block.steps), block.learner.weights_per_run
+    root = max(math.isqrt(steps), 1)
+    taped = walk.numbers(block.learner, block.batch) + keep_weights * weights
+    wanted = min(len(block.addresses), math.ceil(WORTH / (weights * block.batch)))
+
+    def fitting(segments: int) -> int:
+        numbers = (COPIES + (segments if segments > 1 else 0)) * weights + math.ceil(steps / segments) * taped
+        return max(BUDGET // (numbers * block.dtype.itemsize), 1)
+
+    segments = max(block.segments, root if keep_weights else 1)
+    while segments < root and fitting(segments) < wanted:
+        segments = min(2 * segments, root)
+    return _Cut(fitting(segments), segments)
+
+
+def _parts(block: Block, walk: type[Walk], keep_weights: bool) -> Iterator[Block]:
+    """The block in parts that fit, each a block of its own."""
+    runs, segments = _cut(block, walk, keep_weights)
+    if runs >= len(block.addresses):
+        yield block._replace(segments=segments)
+        return
+    for first in range(0, len(block.addresses), runs):
+        part = slice(first, first + runs)
+        yield block._replace(
+            theta=block.theta[part],
+            addresses=block.addresses[part],
+            carry=None if block.carry is None else tree.selected(block.carry, part),
+            segments=segments,
+        )
+
+
+def _fading(block: Block) -> Bool[Tensor, "R"]:
+    """Runs whose weights decay so much that undoing it would not bring them back."""
+    learner, frozen = block.learner, block.task.frozen(block.learner.network)
+    columns = learner.columns(block.theta)
+    fading = torch.zeros(len(block.theta), dtype=torch.bool)
+    multipliers = [learner.rates(step, frozen) for step in block.steps]
+    for name, projection in served(learner).items():
+        lost = shrinking(learner, projection, columns) * rate(learner, projection, columns)
+        if lost.any():
+            scheduled = lost.new_tensor([each[name] for each in multipliers])
+            growth = -(1 - lost[:, None] * scheduled).abs().log().sum(1) * block_share(block)
+            fading = fading | ~(growth <= math.log(GROWTH))
+    return fading
+
+
+def block_share(block: Block) -> float:
+    """The share of the steps that one segment holds."""
+    return min(math.ceil(len(block.steps) / block.segments) / len(block.steps), 1.0)
+
+
+def _through(block: Block, made: Made, keep_weights: bool) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
+    """All steps of a few runs there and back, and which of them did not come home."""
+    world, learner = World(block), block.learner
+    theta = block.theta.detach().clone().requires_grad_()
+    columns = learner.columns(theta)
+    start = world.start(columns)
+    segments = _segments(block)
+    astray = torch.zeros(len(theta), dtype=torch.bool)
+    total: dict[str, Tensor] = {}
+    with torch.no_grad():
+        walk = made(world, Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses)))
+        begun = [tree.mapped(start, torch.Tensor.detach)]
+        for spans in segments[:-1]:
+            begun.append(walk.there(_copied(begun[-1], world), _whole(spans), False)[0])
+        end: State | None = None
+        gradient = _nothing(world, begun[0], columns)
+        for spans, before in zip(reversed(segments), reversed(begun), strict=True):
+            state, tapes = _copied(before, world), []
+            for span in spans:
+                state, tape = walk.there(state, span, keep_weights)
+                tapes.append(tape)
+            if end is None and "carry" in block.wants:
+                end = _copied(state, world)
+            for span in reversed(spans):
+                if span.stop in block.score_at:
+                    scores, found = _judged(world, columns, state)
+                    total = {name: total[name] + value if total else value for name, value in scores.items()}
+                    gradient = gradient._replace(weights=_summed(gradient.weights, found))
+                state, gradient = walk.back(state, tapes.pop(), gradient)
+            if not keep_weights:
+                astray = astray | _away(world, state, before)
+    outcome = world.outcome(end or {}, total, _in_theta(world, theta, columns, start, gradient))
+    return outcome, astray
+
+
+def _segments(block: Block) -> list[list[range]]:
+    """The steps in segments, each cut at the scoring points."""
+    length = math.ceil(len(block.steps) / block.segments)
+    segments = []
+    for first in range(block.steps.start, block.steps.stop, length):
+        last = min(first + length, block.steps.stop)
+        cuts = sorted({first, last, *(point for point in block.score_at if first < point < last)})
+        segments.append([range(*pair) for pair in itertools.pairwise(cuts)])
+    return segments
+
+
+def _whole(spans: list[range]) -> range:
+    return range(spans[0].start, spans[-1].stop)
+
+
+def _detached(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: part.detach() for name, part in parts.items()}
+
+
+def _copied(state: State, world: World) -> State:
+    """A state whose weights and velocities a walk may overwrite."""
+    mine = served(world.learner)
+    weights, synapses = dict(state["weights"]), dict(state["synapses"])
+    for name in mine:
+        weights[name] = weights[name].clone(memory_format=torch.contiguous_format)
+        synapses[name] = tree.mapped(synapses[name], torch.clone)
+    return {**state, "weights": weights, "synapses": synapses}
+
+
+def _nothing(world: World, state: State, columns: Columns) -> Cotangents:
+    """Cotangents of 0."""
+    learner, mine = world.learner, served(world.learner)
+    return Cotangents(
+        {name: torch.zeros_like(state["weights"][name]) for name in mine},
+        {
+            name: torch.zeros_like(state["synapses"][name]["velocity"])
+            for name in mine
+            if "velocity" in state["synapses"][name]
+        },
+        {name: torch.zeros_like(listed(learner, p, columns).coefficients) for name, p in mine.items()},
+        {name: torch.zeros_like(rate(learner, p, columns)) for name, p in mine.items()},
+    )
+
+
+def _judged(world: World, columns: Columns, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Every metric, and the gradient of the objective in the weights that learn."""
+    block = world.block
+    leading = block.objectives[0]
+    share = (-1.0 if block.task.metrics[leading] == "max" else 1.0) / len(block.score_at)
+    weights = {name: state["weights"][name].detach().requires_grad_() for name in served(world.learner)}
+    with torch.enable_grad():
+        scores = world.score(columns, {**state, "weights": {**state["weights"], **weights}})
+    score = scores[leading]
+    if not score.requires_grad:
+        return scores, {}
+    found = torch.autograd.grad(score, list(weights.values()), torch.full_like(score, share), materialize_grads=True)
+    return {name: value.detach() for name, value in scores.items()}, dict(zip(weights, found, strict=True))
+
+
+def _summed(total: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.add_(more[name]) if name in more else value for name, value in total.items()}
+
+
+def _away(world: World, state: State, before: State) -> Bool[Tensor, "R"]:
+    """Runs whose rebuilt weights are not those that they began with; a diverged one is none of them."""
+    away = []
+    for name in served(world.learner):
+        weight = before["weights"][name]
+        missed = (state["weights"][name] - weight).abs().amax((1, 2))
+        away.append(missed > HOME * torch.finfo(weight.dtype).eps * weight.abs().amax((1, 2)))
+    return functools.reduce(torch.logical_or, away)
+
+
+def _in_theta(world: World, theta: Tensor, columns: Columns, start: State, found: Cotangents) -> Tensor:
+    """The gradient in theta, from those in all that is made of it."""
+    learner = world.learner
+    pairs = []
+    for name, projection in served(learner).items():
+        pairs += [
+            (listed(learner, projection, columns).coefficients, found.coefficients[name]),
+            (rate(learner, projection, columns), found.rates[name]),
+            (start["weights"][name], found.weights[name]),
+        ]
+        if name in found.velocities:
+            pairs.append((start["synapses"][name]["velocity"], found.velocities[name]))
+    pairs = [(made, seed) for made, seed in pairs if made.requires_grad]
+    if not pairs:
+        return torch.zeros_like(theta)
+    made, seeds = zip(*pairs, strict=True)
+    return torch.autograd.grad(made, theta, seeds, materialize_grads=True)[0].detach()
+
+
+def _chosen(where: Bool[Tensor, "R"], these: BlockOutcome, others: BlockOutcome) -> BlockOutcome:
+    """An outcome of the runs of one where it is True, of another elsewhere."""
+
+    def choose(this: Tensor, other: Tensor) -> Tensor:
+        return torch.where(where.reshape(-1, *(1,) * (this.dim() - 1)), this, other)
+
+    assert these.grad is not None
+    assert others.grad is not None
+    carry = None
+    if these.carry is not None and others.carry is not None:
+        pairs = zip(tree.leaves(these.carry), tree.leaves(others.carry), strict=True)
+        carry = tree.rebuilt(these.carry, [choose(*pair) for pair in pairs])
+    scores = {name: choose(value, others.scores[name]) for name, value in these.scores.items()}
+    return others._replace(scores=scores, grad=choose(these.grad, others.grad), carry=carry)
+
+
+def _joined(parts: list[BlockOutcome]) -> BlockOutcome:
+    """The outcome of all parts, in the order of their runs."""
+    if len(parts) == 1:
+        return parts[0]
+    carries = [part.carry for part in parts if part.carry is not None]
+    return parts[0]._replace(
+        scores={name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores},
+        grad=torch.cat([part.grad for part in parts if part.grad is not None]),
+        carry=tree.joined(carries) if carries else None,
+    )

@@ -1,0 +1,114 @@
+"""What an adjoint is asked for: some steps of some runs there, with a tape, and back along it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarule.block import World
+from metarule.fused.tables import Table, tabled
+from metarule.learner import ANY, Columns, Learner
+from metarule.network import Projection
+from metarule.rules.base import Listed
+from metarule.signals import State
+from metarule.synapses.base import Plain
+
+
+class Cotangents(NamedTuple):
+    """The gradient of the objective in what a run consists of, by the name of the projection that learns.
+
+    `weights` and, where there is a momentum, `velocities` (R I J) belong to one moment. `coefficients` (R K), those of
+    `Rule.listed`, and `rates` (R), the first column of the synapse model, are sums over the steps walked back so far.
+    """
+
+    weights: dict[str, Float[Tensor, "R I J"]]
+    velocities: dict[str, Float[Tensor, "R I J"]]
+    coefficients: dict[str, Float[Tensor, "R K"]]
+    rates: dict[str, Float[Tensor, "R"]]
+
+
+class Walk(ABC):
+    """Some runs of a block, without autograd. `columns` are their parameters, detached.
+
+    Learners are those that `fused.plan.refused` has nothing against. Run r of all results depends on run r only.
+    """
+
+    def __init__(self, world: World, columns: Columns) -> None:
+        self.world, self.columns = world, columns
+
+    @staticmethod
+    @abstractmethod
+    def numbers(learner: Learner, batch: int) -> int:
+        """How many numbers a step adds to the tape of one run, the weights apart."""
+
+    @abstractmethod
+    def there(self, state: State, steps: range, keep_weights: bool) -> tuple[State, Any]:
+        """The state after `steps` and their tape.
+
+        What `state` holds of projections that learn, weights and velocities, is the walk's to overwrite: whoever needs
+        it later hands in a copy. All else in it is left alone. `steps` may be empty. Without `keep_weights`, which is
+        for learners that are `rebuildable`, the tape holds no weights.
+        """
+
+    @abstractmethod
+    def back(self, state: State, tape: Any, after: Cotangents) -> tuple[State, Cotangents]:
+        """The state before the steps of a tape and the cotangents there; `state` and `after` are those after them.
+
+        Both are the walk's to overwrite. The state's weights are rebuilt, or come from the tape where it kept them;
+        its velocities need not be right. The sums among the cotangents go on from those of `after`.
+        """
+
+
+def served(learner: Learner) -> dict[str, Projection]:
+    """The projections that learn, by name: a rule may be there for feedback weights that nobody teaches."""
+    taught = learner.credit.crossing == "own_taught"
+    return {p.name: p for p in learner.plastic if p.role == "forward" or taught}
+
+
+def listed(learner: Learner, projection: Projection, columns: Columns) -> Listed:
+    """The terms of the rule that serves a projection and their coefficients."""
+    key = learner.rule_key(projection) or ANY
+    found = learner.rules[key].listed(columns.rules[key], learner.network.shape(projection))
+    assert found is not None
+    return found
+
+
+def rate(learner: Learner, projection: Projection, columns: Columns) -> Float[Tensor, "R"]:
+    """The rate of the synapse model that serves a projection, before any schedule."""
+    return columns.synapses[learner.synapse_key(projection) or ANY][:, 0]
+
+
+def plain(learner: Learner, projection: Projection) -> Plain:
+    """What the synapse model that serves a projection comes to."""
+    found = learner.synapses[learner.synapse_key(projection) or ANY].plain
+    assert found is not None
+    return found
+
+
+def rebuildable(learner: Learner) -> bool:
+    """Whether weights before a step follow from those after it: no momentum, and no more of the weight than decay."""
+    columns = learner.columns(torch.zeros(1, len(learner.params)))
+    return all(
+        plain(learner, projection).momentum is None
+        and all(table.power == 0 or decay(table) for table in tabled(listed(learner, projection, columns).terms))
+        for projection in served(learner).values()
+    )
+
+
+def decay(table: Table) -> bool:
+    """Whether a table is no more than a multiple of the weight."""
+    return table.power == 1 and table.rows == table.columns == ((),)
+
+
+def shrinking(learner: Learner, projection: Projection, columns: Columns) -> Float[Tensor, "R"]:
+    """How much of a weight is lost per step at rate 1, by decay of the synapse model and by a term of its own."""
+    terms, coefficients = listed(learner, projection, columns)
+    lost = coefficients.new_full((len(coefficients),), plain(learner, projection).weight_decay)
+    for table in tabled(terms):
+        if decay(table):
+            lost = lost - table.coefficients(coefficients)[:, 0]
+    return lost
