@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from metarule.adjoint.pulled import pulled
+from metarule.adjoint.pulled import Walker, pulled
 from metarule.adjoint.update import Update, Values
 from metarule.adjoint.walk import Cotangents, Walk, listed, plain, rate, served
 from metarule.block import Block, BlockOutcome
@@ -31,7 +31,7 @@ BENDS: dict[str, Callable[[Tensor, float], Tensor] | None] = {
 
 def run_adjoint(block: Block) -> BlockOutcome:
     """Train, score and differentiate one block of runs."""
-    return pulled(block, Eager)._replace(engine=NAME)
+    return pulled(block, Walker(Eager, Eager.numbers))._replace(engine=NAME)
 
 
 class Step(NamedTuple):

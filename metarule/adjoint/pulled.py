@@ -20,7 +20,7 @@ from torch import Tensor
 from metarule import tree
 from metarule.adjoint.walk import Cotangents, Walk, listed, rate, rebuildable, served, shrinking
 from metarule.block import Block, BlockOutcome, World
-from metarule.learner import Columns
+from metarule.learner import Columns, Learner
 from metarule.signals import State
 
 BUDGET = 1 << 24
@@ -38,24 +38,28 @@ GROWTH = 8.0
 HOME = 1024.0
 """Units of rounding, of its largest weight, by which a projection may miss its beginning."""
 
-Made = Callable[[World, Columns], Walk]
+class Walker(NamedTuple):
+    """What makes a walk of a world and its columns, and `Walk.numbers` of what it makes."""
+
+    made: Callable[[World, Columns], Walk]
+    numbers: Callable[[Learner, int], int]
 
 
-def pulled(block: Block, walk: type[Walk]) -> BlockOutcome:
+def pulled(block: Block, walk: Walker) -> BlockOutcome:
     """Train, score and differentiate one block of runs, which `fused.plan.refused` has nothing against."""
     through = _rebuilding if rebuildable(block.learner) else _keeping
     return through(block, walk)
 
 
-def _keeping(block: Block, walk: type[Walk]) -> BlockOutcome:
+def _keeping(block: Block, walk: Walker) -> BlockOutcome:
     return _joined([_through(part, walk, keep_weights=True)[0] for part in _parts(block, walk, keep_weights=True)])
 
 
-def _rebuilding(block: Block, walk: type[Walk]) -> BlockOutcome:
+def _rebuilding(block: Block, walk: Walker) -> BlockOutcome:
     return _joined([_rebuilt(part, walk) for part in _parts(block, walk, keep_weights=False)])
 
 
-def _rebuilt(block: Block, walk: type[Walk]) -> BlockOutcome:
+def _rebuilt(block: Block, walk: Walker) -> BlockOutcome:
     """The runs of one part. Which run is walked again says its own decay and path: its neighbours keep their bits."""
     lost = _fading(block)
     if lost.all():
@@ -70,7 +74,7 @@ class _Cut(NamedTuple):
     segments: int
 
 
-def _cut(block: Block, walk: type[Walk], keep_weights: bool) -> _Cut:
+def _cut(block: Block, walk: Walker, keep_weights: bool) -> _Cut:
     """How many runs at a time, in how many segments: more segments where too few runs would fit, at most sqrt(T)."""
     steps, weights = len(block.steps), block.learner.weights_per_run
     root = max(math.isqrt(steps), 1)
@@ -87,7 +91,7 @@ def _cut(block: Block, walk: type[Walk], keep_weights: bool) -> _Cut:
     return _Cut(fitting(segments), segments)
 
 
-def _parts(block: Block, walk: type[Walk], keep_weights: bool) -> Iterator[Block]:
+def _parts(block: Block, walk: Walker, keep_weights: bool) -> Iterator[Block]:
     """The block in parts that fit, each a block of its own."""
     runs, segments = _cut(block, walk, keep_weights)
     if runs >= len(block.addresses):
@@ -123,7 +127,7 @@ def block_share(block: Block) -> float:
     return min(math.ceil(len(block.steps) / block.segments) / len(block.steps), 1.0)
 
 
-def _through(block: Block, made: Made, keep_weights: bool) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
+def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
     """All steps of a few runs there and back, and which of them did not come home."""
     world, learner = World(block), block.learner
     theta = block.theta.detach().clone().requires_grad_()
@@ -133,8 +137,9 @@ def _through(block: Block, made: Made, keep_weights: bool) -> tuple[BlockOutcome
     astray = torch.zeros(len(theta), dtype=torch.bool)
     total: dict[str, Tensor] = {}
     with torch.no_grad():
-        walk = made(world, Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses)))
-        begun = [tree.mapped(start, torch.Tensor.detach)]
+        walk = walker.made(world, Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses)))
+        # weights in the order they were drawn in: a task may look at them by it
+        begun = [tree.mapped(start, torch.Tensor.detach) | {"weights": _detached(start["weights"])}]
         for spans in segments[:-1]:
             begun.append(walk.there(_copied(begun[-1], world), _whole(spans), False)[0])
         end: State | None = None
