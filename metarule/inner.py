@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarule import tree
 from metarule.adjoint.eager import run_adjoint
+from metarule.adjoint.fused import run_fused_adjoint
 from metarule.block import Address, Block, BlockOutcome, Recording, run_block
 from metarule.collect import unknown
 from metarule.fused.library import reason
@@ -229,19 +230,24 @@ class Reference(InBlocks):
         return Reference.name
 
 
+FUSED_ADJOINT = "fused adjoint"
+"""What computes gradients where the fused engine is asked for them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fused(InBlocks):
     """Compiled code, one run at a time through all its steps with its weights in cache.
 
-    For rules that are lists of terms, explicit errors and plain synapse models on chains of layers, where neither
-    gradients nor recordings are wanted; and where there is a kernel, or a compiler to build it.
+    For rules that are lists of terms, explicit errors and plain synapse models on chains of layers, where nothing is
+    recorded; and where there is a kernel, or a compiler to build it. Gradients are computed backwards, as by `Adjoint`.
+    Runs are spread over as many threads as torch has.
     """
 
     name = "fused"
 
     def can(self, learner, wants=frozenset({"loss"}), record=None):
-        if not wants <= {"loss", "carry"}:
-            return "it computes no gradients"
+        if "forward" in wants:
+            return "its gradients are computed backwards"
         if record is not None:
             return "it records nothing"
         return refused(learner) or reason()
@@ -250,7 +256,7 @@ class Fused(InBlocks):
         why = self.can(learner, wants, record)
         if why:
             raise ValueError(f"inner.engine = 'fused' cannot do this: {why}; take 'auto', or 'reference'")
-        return Fused.name
+        return FUSED_ADJOINT if "grad" in wants else Fused.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,25 +286,23 @@ class Adjoint(InBlocks):
 
 
 @dataclass(frozen=True, eq=False)
-class Fastest(Fused):
+class Fastest(InBlocks):
     """Each learner by the fused engine or the adjoint where they can, by the reference elsewhere."""
 
     name = "auto"
 
-    def can(self, learner, wants=frozenset({"loss"}), record=None):
-        return None
-
     def serving(self, learner, wants, record):
-        if super().can(learner, wants, record) is None:
-            return Fused.name
-        able = "grad" in wants and Adjoint().can(learner, wants, record) is None
-        return Adjoint.name if able else Reference.name
+        for engine in (Fused(), Adjoint()):
+            if engine.can(learner, wants, record) is None:
+                return engine.serving(learner, wants, record)
+        return Reference.name
 
 
 RUN: dict[str, Callable[[Block], BlockOutcome]] = {
     Reference.name: run_block,
     Fused.name: run_fused,
     Adjoint.name: run_adjoint,
+    FUSED_ADJOINT: run_fused_adjoint,
 }
 """Engine of a block -> the function that computes it."""
 

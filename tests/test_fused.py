@@ -289,13 +289,14 @@ def test_what_it_cannot_train_is_refused_with_a_sentence_and_left_to_the_referen
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"wants": frozenset({"loss", "grad"})}, "computes no gradients"), ({"record": 2}, "records nothing")],
+    [({"wants": frozenset({"grad", "forward"})}, "computed backwards"), ({"record": 2}, "records nothing")],
 )
-def test_gradients_and_recordings_are_left_to_the_reference(settings, sentence):
+def test_forward_mode_and_recordings_are_left_to_the_reference(settings, sentence):
     learner = fitting_learner(Backprop(), rule=THREE)
     with pytest.raises(ValueError, match=sentence):
         train(learner, start_row(learner), 4, engine=FUSED, **settings)
     found = train(learner, start_row(learner), 4, engine=Fastest(dtype=torch.float64), **settings)
+    assert found.engine == "reference"
     assert (found.record is None) == ("record" not in settings)
     assert (found.grad is None) == ("wants" not in settings)
 

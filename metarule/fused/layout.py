@@ -27,6 +27,7 @@ class Group(Structure):
         ("column_is", POINTER(c_int8)),
         ("used", POINTER(c_int8)),
         ("coefficients", c_void_p),
+        ("coefficient_gradient", c_void_p),
     )
 
 
@@ -44,6 +45,8 @@ class Rule(Structure):
         ("momentum", c_double),
         ("nesterov", c_int64),
         ("velocity", c_void_p),
+        ("rate_gradient", c_void_p),
+        ("velocity_gradient", c_void_p),
     )
 
 
@@ -60,6 +63,8 @@ class Projection(Structure):
         ("error_below", c_int64),
         ("weight", c_void_p),
         ("feedback", c_void_p),
+        ("weight_gradient", c_void_p),
+        ("feedback_gradient", c_void_p),
         ("rule", Rule),
         ("feedback_rule", Rule),
     )
@@ -81,6 +86,8 @@ class Plan(Structure):
         ("y", c_void_p),
         ("x_rows", c_void_p),
         ("y_rows", c_void_p),
+        ("tape", c_void_p),
+        ("keeps_weights", c_int64),
     )
 
 

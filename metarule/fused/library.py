@@ -44,12 +44,14 @@ X86 = (Variant("avx2", 32, 16, ("avx2", "fma")), Variant("avx512", 64, 32, AVX51
 
 
 class Library(NamedTuple):
-    """The loaded kernel: variants by name, the one that this processor runs fastest, and the function that trains."""
+    """The loaded kernel: the variant that this processor runs fastest, and its functions (dispatch.cpp says of what)."""
 
     path: Path
     variant: str
     place: int
     train: Callable[..., int]
+    back: Callable[..., int]
+    tape: Callable[..., int]
 
 
 class Missing(Exception):  # noqa: N818 - a state of the machine, said in a sentence
@@ -155,11 +157,13 @@ def _loaded(path: Path) -> Library:
     except OSError as error:
         raise Missing(f"{path} cannot be loaded: {error}") from error
     handle.metarule_fastest.restype = ctypes.c_int64
-    train = handle.metarule_train
-    train.restype, train.argtypes = ctypes.c_int64, (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    asked_of = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)  # a plan, whether it is in doubles, the variant
+    train, back, tape = handle.metarule_train, handle.metarule_back, handle.metarule_tape
+    for function, runs in ((train, 2), (back, 2), (tape, 0)):
+        function.restype, function.argtypes = ctypes.c_int64, asked_of + runs * (ctypes.c_int64,)
     names = [each.name for each in variants()]
     asked = os.environ.get("METARULE_INSTRUCTIONS")
     fastest = names[: handle.metarule_fastest() + 1]
     with contextlib.suppress(ValueError):
         fastest = fastest[: fastest.index(asked or "") + 1]
-    return Library(path, fastest[-1], len(fastest) - 1, train)
+    return Library(path, fastest[-1], len(fastest) - 1, train, back, tape)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metarule.credit.feedback import feedback_name
 from metarule.fused import layout
-from metarule.fused.tables import tabled
+from metarule.fused.tables import Table, tabled
 from metarule.learner import ANY, Columns, Learner
 from metarule.network import Network, Projection
 from metarule.rules import Rule
@@ -70,29 +71,38 @@ def _synapse(learner: Learner, projection: Projection) -> SynapseModel:
     return learner.synapses[learner.synapse_key(projection) or ANY]
 
 
+class Gradients(NamedTuple):
+    """Gradients in what changes, by projection, (R I J) each, contiguous: the kernel goes back with them in place."""
+
+    weights: dict[str, Tensor]
+    velocities: dict[str, Tensor]
+
+
 class Spelled:
     """A learner's runs as the kernel's structures; keeps alive what they point to.
 
     `state` is trained in place: its weights and velocities are contiguous and nobody else's.
     """
 
-    def __init__(self, learner: Learner, columns: Columns, state: State) -> None:
-        self.learner, self.columns, self.state = learner, columns, state
+    def __init__(self, learner: Learner, columns: Columns, state: State, gradients: Gradients | None = None) -> None:
+        self.learner, self.columns, self.state, self.gradients = learner, columns, state, gradients
         self.kept: list[Any] = []
+        self.found: list[tuple[str, Table | None, Tensor]] = []
         network: Network = learner.network
         self.served = {p.name: p for p in _served(learner)}
         self.reads = {name: self._read(p) for name, p in self.served.items()}
+        first = next(iter(state["weights"].values()))
+        self.runs, self.dtype = len(first), first.dtype
         self.projections = [self._projection(place) for place in range(len(network.projections))]
         self.layers = (layout.Projection * len(self.projections))(*self.projections)
-        self.runs = len(next(iter(state["weights"].values())))
 
-    def plan(self, schedule: dict[str, list[float]], **data: Any) -> layout.Plan:
-        """Some steps: the multipliers of the rates by projection, and the fields of `layout.Plan` that are data."""
+    def plan(self, rates: list[dict[str, float]], data: Mapping[str, Any]) -> layout.Plan:
+        """Some steps: the multipliers of the rates at each of them, and the fields of `layout.Plan` that are data."""
         network = self.learner.network
         for place, projection in enumerate(network.projections):
             for rule, name in (("rule", projection.name), ("feedback_rule", feedback_name(projection))):
                 if name in self.served:
-                    held = layout.numbers(ctypes.c_double, schedule[name])
+                    held = layout.numbers(ctypes.c_double, [each[name] for each in rates])
                     getattr(self.layers[place], rule).schedule = held
         return layout.Plan(
             layers=len(self.layers),
@@ -121,6 +131,8 @@ class Spelled:
             error_below=self._error_below(place, crossing),
             weight=weights[projection.name].data_ptr(),
             feedback=weights[back].data_ptr() if back else None,
+            weight_gradient=self._gradient("weights", projection.name),
+            feedback_gradient=self._gradient("weights", back),
             rule=self._spelled(projection.name, False),
             feedback_rule=self._spelled(feedback_name(projection), True) if back else layout.Rule(),
         )
@@ -173,6 +185,7 @@ class Spelled:
                 column_is=self._alone(table.columns),
                 used=layout.numbers(ctypes.c_int8, table.used),
                 coefficients=self._held(table.coefficients(listed.coefficients)),
+                coefficient_gradient=self._collected(name, table, len(table.rows) * len(table.columns)),
             )
             for table in tabled(listed.terms, turned)
         ]
@@ -186,7 +199,20 @@ class Spelled:
             momentum=plain.momentum or 0.0,
             nesterov=plain.nesterov,
             velocity=None if plain.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
+            rate_gradient=self._collected(name, None, 1),
+            velocity_gradient=self._gradient("velocities", name),
         )
+
+    def _gradient(self, of: str, name: str | None) -> int | None:
+        held = None if self.gradients is None else getattr(self.gradients, of).get(name)
+        return None if held is None else held.data_ptr()
+
+    def _collected(self, name: str, table: Table | None, count: int) -> int | None:
+        """Where the kernel sums the gradients in the coefficients of a table, or in a rate."""
+        if self.gradients is None:
+            return None
+        self.found.append((name, table, torch.zeros(self.runs, count, dtype=torch.float64)))
+        return self.found[-1][2].data_ptr()
 
     def _powers(self, monomials: tuple[Monomial, ...]) -> ctypes.Array:
         return layout.numbers(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,32 +36,71 @@ def run_fused(block: Block) -> BlockOutcome:
     with torch.no_grad():
         columns = block.learner.columns(block.theta)
         advance = functools.partial(_advanced, kernel, world, columns)
-        state, scores = world.scored(columns, _owned(world.start(columns), world), block.steps, advance)
+        state, scores = world.scored(columns, owned(world.start(columns), world), block.steps, advance)
     return world.outcome(state, scores)._replace(engine=f"{NAME} ({kernel.variant})")
 
 
 def _advanced(kernel: Library, world: World, columns: Columns, state: State, steps: range) -> State:
     """The state after `steps`, its weights and velocities overwritten."""
-    learner = world.learner
-    taught = learner.credit.crossing != "nothing"
-    spelled = Spelled(learner, columns, state)
-    double = world.block.dtype == torch.float64
-    for part, rows in _batches(world.episode, steps, world.block):
-        if taught and rows.y is None:
-            target_of(Batch(rows.x))  # says what is missing
-        rates = _rates(world, part)
-        plan = spelled.plan(
-            {p.name: [each[p.name] for each in rates] for p in learner.plastic},
-            steps=len(part),
-            events=rows.x_rows.shape[2],
-            x=rows.x.data_ptr(),
-            x_rows=rows.x_rows.data_ptr(),
-            y=rows.y.data_ptr() if taught and rows.y is not None else None,
-            y_rows=rows.y_rows.data_ptr() if rows.y_rows is not None else None,
-        )
-        if kernel.train(ctypes.byref(plan), double, kernel.place):
-            raise MemoryError("the fused kernel found no memory for a run; lower the layers' sizes or inner.batch")
+    spelled = Spelled(world.learner, columns, state)
+    for part in parts(world, steps):
+        called(kernel.train, kernel, spelled, part)
     return state
+
+
+class Part(NamedTuple):
+    """Some steps, what they show, and what they leave for the way back."""
+
+    steps: range
+    rows: Rows
+    rates: list[dict[str, float]]  # the schedule's multipliers at every step
+    tape: Tensor | None = None
+    keeps_weights: bool = False
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The fields of `layout.Plan` that are data."""
+        x, x_rows, y, y_rows = self.rows
+        return {
+            "steps": len(self.steps),
+            "events": x_rows.shape[2],
+            "x": x.data_ptr(),
+            "x_rows": x_rows.data_ptr(),
+            "y": None if y is None else y.data_ptr(),
+            "y_rows": None if y_rows is None else y_rows.data_ptr(),
+            "tape": None if self.tape is None else self.tape.data_ptr(),
+            "keeps_weights": self.keeps_weights,
+        }
+
+
+def parts(world: World, steps: range) -> Iterator[Part]:
+    """The steps with their batches as rows of tables, some at a time."""
+    taught = world.learner.credit.crossing != "nothing"
+    for part, rows in _batches(world.episode, steps, world.block):
+        if not taught:
+            rows = rows._replace(y=None, y_rows=None)
+        elif rows.y is None:
+            target_of(Batch(rows.x))  # says what is missing
+        yield Part(part, rows, _rates(world, part))
+
+
+def called(function: Callable[..., int], kernel: Library, spelled: Spelled, part: Part) -> None:
+    """One function of the kernel on all runs, spread over as many threads as torch has."""
+    plan = spelled.plan(part.rates, part.plan)
+    double = spelled.dtype == torch.float64
+    threads = max(1, min(torch.get_num_threads(), spelled.runs))
+    cuts = [spelled.runs * place // threads for place in range(threads + 1)]
+
+    def some(first: int, last: int) -> int:
+        return function(ctypes.byref(plan), double, kernel.place, first, last)
+
+    if threads == 1:
+        failed = some(0, spelled.runs)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            failed = any(pool.map(some, cuts[:-1], cuts[1:]))
+    if failed:
+        raise MemoryError("the fused kernel found no memory for a run; lower the layers' sizes or inner.batch")
 
 
 def _rates(world: World, steps: range) -> list[dict[str, float]]:
@@ -70,7 +111,7 @@ def _rates(world: World, steps: range) -> list[dict[str, float]]:
     return [learner.rates(step, world.frozen) for step in steps]
 
 
-def _owned(state: State, world: World) -> State:
+def owned(state: State, world: World) -> State:
     """A state whose plastic weights and velocities nothing else refers to, all as the kernel reads them."""
     plastic = {projection.name for projection in world.learner.plastic}
     weights = {

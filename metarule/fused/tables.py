@@ -30,6 +30,11 @@ class Table(NamedTuple):
         table = given.new_zeros(len(given), len(self.rows) * len(self.columns))
         return table.index_add_(1, self.places, given[:, self.terms] * self.signs.to(given.dtype))
 
+    def terms_gradient(self, of_pairs: Float[Tensor, "R rows_columns"], terms: int) -> Float[Tensor, "R K"]:
+        """The gradient in the terms' coefficients from that in those of all pairs: the transpose of `coefficients`."""
+        seen = of_pairs[:, self.places] * self.signs.to(of_pairs.dtype)
+        return of_pairs.new_zeros(len(of_pairs), terms).index_add_(1, self.terms, seen)
+
     @property
     def used(self) -> list[int]:
         """Whether each pair is in any term."""

@@ -1,12 +1,14 @@
 // The functions that Python calls: the fastest variant that this processor can run.
 #include "plan.h"
 
-typedef int (*Train)(const Plan *);
-
-#define DECLARED(variant) \
-  namespace variant {     \
-  int train_float(const Plan *);  \
-  int train_double(const Plan *); \
+#define DECLARED(variant)                              \
+  namespace variant {                                  \
+  int train_float(const Plan *, i64 first, i64 last);  \
+  int train_double(const Plan *, i64 first, i64 last); \
+  int back_float(const Plan *, i64 first, i64 last);   \
+  int back_double(const Plan *, i64 first, i64 last);  \
+  i64 tape_float(const Plan *);                        \
+  i64 tape_double(const Plan *);                       \
   }
 DECLARED(portable)
 #ifdef WITH_X86
@@ -29,13 +31,29 @@ int fastest() {
 
 }  // namespace
 
-// Variants from 0 on; -1 asks for the fastest. Returns 0, or 1 where memory ran out.
-extern "C" __attribute__((visibility("default"))) i64 metarule_fastest() { return fastest(); }
-
-extern "C" __attribute__((visibility("default"))) i64 metarule_train(const Plan *plan, i64 is_double, i64 variant) {
 #ifdef WITH_X86
-  if (variant == 2) return is_double ? avx512::train_double(plan) : avx512::train_float(plan);
-  if (variant == 1) return is_double ? avx2::train_double(plan) : avx2::train_float(plan);
+#define CHOSEN(function, ...)                                                                           \
+  if (variant == 2) return is_double ? avx512::function##_double(__VA_ARGS__) : avx512::function##_float(__VA_ARGS__); \
+  if (variant == 1) return is_double ? avx2::function##_double(__VA_ARGS__) : avx2::function##_float(__VA_ARGS__);     \
+  return is_double ? portable::function##_double(__VA_ARGS__) : portable::function##_float(__VA_ARGS__);
+#else
+#define CHOSEN(function, ...) \
+  return is_double ? portable::function##_double(__VA_ARGS__) : portable::function##_float(__VA_ARGS__);
 #endif
-  return is_double ? portable::train_double(plan) : portable::train_float(plan);
+#define OFFERED extern "C" __attribute__((visibility("default"))) i64
+
+// Variants from 0 on.
+OFFERED metarule_fastest() { return fastest(); }
+
+// Runs first to last - 1 through all steps. Returns 0, or 1 where memory ran out.
+OFFERED metarule_train(const Plan *plan, i64 is_double, i64 variant, i64 first, i64 last) {
+  CHOSEN(train, plan, first, last)
 }
+
+// The same back, along the tape. Returns 0, or 1 where memory ran out.
+OFFERED metarule_back(const Plan *plan, i64 is_double, i64 variant, i64 first, i64 last) {
+  CHOSEN(back, plan, first, last)
+}
+
+// Numbers that a step of one run leaves on the tape; -1 where memory ran out.
+OFFERED metarule_tape(const Plan *plan, i64 is_double, i64 variant) { CHOSEN(tape, plan) }

@@ -175,6 +175,18 @@ template <class S> struct Units {
   void errors(i64 activation) const { all(activation, false); }
 };
 
+// to += by with d slope / d rate, slopes given; `with` may be absent.
+template <class S>
+void bent(i64 activation, S beta, i64 count, const S *rate, const S *slope, const S *by, const S *with, S *to) {
+  if (activation == LINEAR || activation == RELU) return;
+  for (i64 n = 0; n < count; n += lanes<S>) {
+    const Vec<S> bend = activation == TANH      ? S(-2) * load(rate + n)
+                        : activation == SIGMOID ? beta - S(2) * beta * load(rate + n)
+                                                : beta - beta * load(slope + n);
+    store(to + n, load(to + n) + load(by + n) * (with ? load(with + n) * bend : bend));
+  }
+}
+
 // Of N events. What is no number anywhere is no number everywhere: the sum sees to it, the largest need not.
 template <class S, int N> inline void softmax(const S *drive, S *rate, i64 size, i64 ld) {
   typedef Pack<S, N> Values;

@@ -21,6 +21,7 @@ struct Group {
   const std::int8_t *row_is, *column_is;  // the factor that a monomial is nothing more than, or -1
   const std::int8_t *used;                // rows columns: whether the pair is in any term
   const void *coefficients;               // R rows columns
+  double *coefficient_gradient;             // the same, added to on the way back
 };
 
 struct Rule {
@@ -33,6 +34,8 @@ struct Rule {
   double decay, momentum;
   i64 nesterov;
   void *velocity;  // as the weights, or null
+  double *rate_gradient;   // R, added to on the way back
+  void *velocity_gradient;  // as the velocity
 };
 
 // From one population of the chain to the next.
@@ -44,6 +47,7 @@ struct Projection {
   i64 error_below;   // whether anybody needs the error at the source
   void *weight;      // R outputs (inputs + bias)
   void *feedback;    // R inputs (outputs, or the network's where DIRECT), or null
+  void *weight_gradient, *feedback_gradient;  // on the way back: of the loss, in both after the steps and then before them
   Rule rule, feedback_rule;
 };
 
@@ -55,4 +59,6 @@ struct Plan {
   i64 runs, steps, events;
   const void *x, *y;                // tables, rows of the input's and output's size; y null where nobody teaches
   const i64 *x_rows, *y_rows;       // R T B: which rows each event shows
+  void *tape;                       // R T, each as long as `metarule_tape` says; null where nobody goes back
+  i64 keeps_weights;                // whether the tape holds the weights too, which else are rebuilt
 };

@@ -79,8 +79,8 @@ void product(i64 M, i64 N, const Factors<S> &f, S *c, i64 ldc, const S *keep, bo
   if (column < N) column_of_tiles<S, 1, TURNED>(M, f, column, c + column, ldc, keep, fresh);
 }
 
-// c (VECTORS) = sum over K of a_k B_k, even and odd k apart: one sum would wait for itself.
-template <class S, int VECTORS> inline void narrow(i64 K, const S *a, const S *b, i64 ldb, S *c) {
+// c (VECTORS) = sum over K of a_k B_k, even and odd k apart: one sum would wait for itself. Unless `fresh`, added to c.
+template <class S, int VECTORS> inline void narrow(i64 K, const S *a, const S *b, i64 ldb, S *c, bool fresh) {
   Vec<S> even[VECTORS] = {}, odd[VECTORS] = {};
   i64 k = 0;
   for (; k + 2 <= K; k += 2)
@@ -92,23 +92,24 @@ template <class S, int VECTORS> inline void narrow(i64 K, const S *a, const S *b
 #pragma GCC unroll 8
   for (int n = 0; n < VECTORS; ++n) {
     if (k < K) even[n] += load(b + k * ldb + n * lanes<S>) * a[k];
+    if (!fresh) even[n] += load(c + n * lanes<S>);
     store(c + n * lanes<S>, even[n] + odd[n]);
   }
 }
 
 // c (N) = sum over K of a_k B_k: a single event. Where B is wide, whole rows in order, several at a time: what lies in a
 // far cache arrives best so.
-template <class S> void combination(i64 N, i64 K, const S *a, const S *b, i64 ldb, S *c) {
+template <class S> void combination(i64 N, i64 K, const S *a, const S *b, i64 ldb, S *c, bool fresh) {
   constexpr int ROWS = 8;
   if (N <= 6 * lanes<S>) {
     i64 n = 0;
-    for (; n + 4 * lanes<S> <= N; n += 4 * lanes<S>) narrow<S, 4>(K, a, b + n, ldb, c + n);
-    for (; n + 2 * lanes<S> <= N; n += 2 * lanes<S>) narrow<S, 2>(K, a, b + n, ldb, c + n);
-    for (; n < N; n += lanes<S>) narrow<S, 1>(K, a, b + n, ldb, c + n);
+    for (; n + 4 * lanes<S> <= N; n += 4 * lanes<S>) narrow<S, 4>(K, a, b + n, ldb, c + n, fresh);
+    for (; n + 2 * lanes<S> <= N; n += 2 * lanes<S>) narrow<S, 2>(K, a, b + n, ldb, c + n, fresh);
+    for (; n < N; n += lanes<S>) narrow<S, 1>(K, a, b + n, ldb, c + n, fresh);
     return;
   }
   i64 k = 0;
-  for (i64 n = 0; n < N; n += lanes<S>) store(c + n, Vec<S>{});
+  for (i64 n = 0; fresh && n < N; n += lanes<S>) store(c + n, Vec<S>{});
   for (; k + ROWS <= K; k += ROWS) {
     const S *row = b + k * ldb;
     for (i64 n = 0; n < N; n += lanes<S>) {
@@ -125,10 +126,11 @@ template <class S> void combination(i64 N, i64 K, const S *a, const S *b, i64 ld
     for (i64 n = 0; n < N; n += lanes<S>) store(c + n, load(c + n) + load(b + k * ldb + n) * a[k]);
 }
 
-// C (M N) = A (M K) B (K N)
-template <class S> void multiplied(i64 M, i64 N, i64 K, const S *a, i64 lda, const S *b, i64 ldb, S *c, i64 ldc) {
-  if (M == 1) return combination<S>(N, K, a, b, ldb, c);
-  product<S, false>(M, N, Factors<S>{1, K, &a, lda, &b, ldb}, c, ldc, nullptr, true);
+// C (M N) = A (M K) B (K N), added to C unless `fresh`.
+template <class S>
+void multiplied(i64 M, i64 N, i64 K, const S *a, i64 lda, const S *b, i64 ldb, S *c, i64 ldc, bool fresh = true) {
+  if (M == 1) return combination<S>(N, K, a, b, ldb, c, fresh);
+  product<S, false>(M, N, Factors<S>{1, K, &a, lda, &b, ldb}, c, ldc, nullptr, fresh);
 }
 
 // EVENTS events against lanes / EVENTS rows of W: as many dot products as a vector has lanes.

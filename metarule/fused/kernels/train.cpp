@@ -1,268 +1,32 @@
-// One run at a time through all its steps, its weights in cache. Compiled once per instruction set, as VARIANT.
-#include <cstdlib>
-#include <cstring>
-
-#include "functions.h"
-#include "update.h"
+// What each instruction set offers, compiled once for every one of them, as VARIANT.
+#include "adjoint.h"
 
 namespace VARIANT {
 
-template <class S> struct Memory {
-  void *blocks[4096];
-  int count = 0;
-  bool full = false;
-  S *take(i64 numbers) {
-    void *block = nullptr;
-    const size_t size = (numbers * sizeof(S) + 127) / 64 * 64;
-    if (count == 4096 || posix_memalign(&block, 64, size)) {
-      full = true;
-      return nullptr;
-    }
-    std::memset(block, 0, size);
-    blocks[count++] = block;
-    return static_cast<S *>(block);
-  }
-  ~Memory() {
-    while (count) std::free(blocks[--count]);
-  }
-};
-
-template <class S> struct Population {
-  i64 size, bias, ld, activation;
-  S *rate, *drive, *feedback, *error, *gain;
-};
-
-template <class S> struct Synapses {
-  S *weight, *velocity, *feedback, *feedback_velocity, *reconstruction, *signs;
-};
-
-template <class S> struct Trainer {
-  const Plan &plan;
-  const i64 B, L;
-  Memory<S> memory;
-  Population<S> *at;
-  Synapses<S> *between;
-  Scratch<S> scratch;
-  S *events;  // total_post, agreement, match
-
-  explicit Trainer(const Plan &given) : plan(given), B(given.events), L(given.layers) {
-    at = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
-    between = reinterpret_cast<Synapses<S> *>(memory.take(L * sizeof(Synapses<S>) / sizeof(S) + 1));
-    events = memory.take(3 * B);
-    if (memory.full) return;
-    for (i64 l = 0; l <= L; ++l) {
-      Population<S> &p = at[l];
-      p.size = l < L ? plan.projection[l].inputs : plan.projection[L - 1].outputs;
-      p.bias = l < L ? plan.projection[l].bias : 0;
-      p.activation = l ? plan.projection[l - 1].activation : plan.input_activation;
-      p.ld = padded<S>(p.size + p.bias);
-      S **const buffers[] = {&p.rate, &p.drive, &p.feedback, &p.error, &p.gain};
-      for (S **buffer : buffers) *buffer = memory.take(B * p.ld);
-      if (memory.full) return;
-      for (i64 b = 0; p.bias && b < B; ++b) p.rate[b * p.ld + p.size] = 1;
-    }
-    i64 sides = 0, monomials = 0, weights = 0, rows = 0;
-    for (i64 l = 0; l < L; ++l) {
-      const Projection &p = plan.projection[l];
-      Synapses<S> &s = between[l];
-      const i64 ld = at[l].ld, size = padded<S>(p.outputs) * ld, back = feedback_rows(l) * ld;
-      s.weight = memory.take(size);
-      s.velocity = p.rule.velocity ? memory.take(size) : nullptr;
-      s.feedback = p.feedback ? memory.take(back) : nullptr;
-      s.feedback_velocity = p.feedback_rule.velocity ? memory.take(back) : nullptr;
-      s.signs = p.crossing == SIGNS || p.crossing == SIGNS_OF_OWN ? memory.take(size) : nullptr;
-      s.reconstruction = memory.take(B * ld);
-      const Rule *const rules[] = {&p.rule, &p.feedback_rule};
-      for (const Rule *rule : rules) {
-        i64 here = 0, count = 0;
-        for (i64 g = 0; g < rule->groups; ++g) {
-          here += (rule->group[g].rows + rule->group[g].columns) * B * 2 * (ld + at[l + 1].ld);
-          count += rule->group[g].rows + rule->group[g].columns;
-        }
-        sides = here > sides ? here : sides, monomials = count > monomials ? count : monomials;
-      }
-      weights = size > weights ? size : weights, weights = back > weights ? back : weights;
-      rows = p.outputs > rows ? p.outputs : rows;
-    }
-    for (i64 l = 0; l <= L; ++l) rows = at[l].ld > rows ? at[l].ld : rows;
-    scratch.sides = memory.take(sides), scratch.group = memory.take(weights), scratch.extra = memory.take(weights);
-    scratch.keep = memory.take(rows);
-    const S ***const lists[] = {&scratch.a, &scratch.b, &scratch.rows, &scratch.columns};
-    for (const S ***pointers : lists)
-      *pointers = reinterpret_cast<const S **>(memory.take((monomials + 1) * sizeof(S *) / sizeof(S)));
-  }
-
-  i64 feedback_rows(i64 l) const { return plan.projection[l].crossing == DIRECT ? at[L].size : at[l + 1].size; }
-
-  // Rows filled up with zeros, whatever a run before left there.
-  static void in(S *to, const void *from, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
-    if (!to) return;
-    const S *values = static_cast<const S *>(from) + run * rows * columns;
-    for (i64 i = 0; i < rows; ++i) {
-      if (!turned) std::memcpy(to + i * ld, values + i * columns, columns * sizeof(S));
-      for (i64 j = columns; j < ld; ++j) to[i * ld + j] = 0;
-    }
-    constexpr i64 AT_ONCE = 16;  // a line of cache, so that both sides are read and written whole
-    for (i64 first = 0; turned && first < columns; first += AT_ONCE)
-      for (i64 i = 0; i < rows; ++i)
-        for (i64 j = first; j < columns && j < first + AT_ONCE; ++j) to[i * ld + j] = values[j * rows + i];
-  }
-  static void out(const S *from, void *to, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
-    if (!from || !to) return;
-    S *values = static_cast<S *>(to) + run * rows * columns;
-    for (i64 i = 0; i < rows; ++i)
-      for (i64 j = 0; j < columns; ++j) values[turned ? j * rows + i : i * columns + j] = from[i * ld + j];
-  }
-
-  void run(i64 r) {
-    for (i64 l = 0; l < L; ++l) {
-      const Projection &p = plan.projection[l];
-      Synapses<S> &s = between[l];
-      const i64 J = p.inputs + p.bias, ld = at[l].ld;
-      in(s.weight, p.weight, r, p.outputs, J, ld, false);
-      in(s.velocity, p.rule.velocity, r, p.outputs, J, ld, false);
-      in(s.feedback, p.feedback, r, feedback_rows(l), p.inputs, ld, true);
-      in(s.feedback_velocity, p.feedback_rule.velocity, r, feedback_rows(l), p.inputs, ld, true);
-    }
-    for (i64 t = 0; t < plan.steps; ++t) {
-      show(r, t);
-      forward();
-      if (plan.y) judge(r, t);
-      for (i64 l = L - 1; l >= 0; --l) {
-        if (plan.projection[l].error_below) send_down(l);
-        learn(l, r, t);
-      }
-    }
-    for (i64 l = 0; l < L; ++l) {
-      const Projection &p = plan.projection[l];
-      Synapses<S> &s = between[l];
-      const i64 J = p.inputs + p.bias, ld = at[l].ld;
-      if (p.rule.plastic) out(s.weight, p.weight, r, p.outputs, J, ld, false);
-      out(s.velocity, p.rule.velocity, r, p.outputs, J, ld, false);
-      if (p.feedback_rule.plastic) out(s.feedback, p.feedback, r, feedback_rows(l), p.inputs, ld, true);
-      out(s.feedback_velocity, p.feedback_rule.velocity, r, feedback_rows(l), p.inputs, ld, true);
-    }
-  }
-
-  void show(i64 r, i64 t) {
-    const i64 *rows = plan.x_rows + (r * plan.steps + t) * B;
-    for (i64 b = 0; b < B; ++b)
-      std::memcpy(at[0].rate + b * at[0].ld, static_cast<const S *>(plan.x) + rows[b] * at[0].size,
-                  at[0].size * sizeof(S));
-  }
-
-  void forward() {
-    for (i64 l = 0; l < L; ++l) {
-      const Population<S> &source = at[l];
-      Population<S> &p = at[l + 1];
-      driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld,
-                scratch.group);
-      if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) {
-        i64 b = 0;
-        for (; b + 4 <= B; b += 4) softmax<S, 4>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
-        for (; b < B; ++b) softmax<S, 1>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
-      } else {
-        Units<S>{B * p.ld, l == L - 1 ? S(1) : S(plan.beta), false, p.drive, nullptr, p.rate, nullptr, nullptr}.rates(
-            p.activation);  // an output has no beta
-      }
-      fill(p, p.rate, S(p.bias));
-    }
-  }
-
-  // What lies beyond the units: the one that is always on, and zeros.
-  void fill(const Population<S> &p, S *values, S always) const {
-    if (p.size == p.ld) return;
-    for (i64 b = 0; b < B; ++b) {
-      values[b * p.ld + p.size] = always;
-      for (i64 i = p.size + 1; i < p.ld; ++i) values[b * p.ld + i] = 0;
-    }
-  }
-
-  void judge(i64 r, i64 t) {
-    const i64 *rows = plan.y_rows + (r * plan.steps + t) * B;
-    const Population<S> &p = at[L];
-    for (i64 b = 0; b < B; ++b) {
-      const S *target = static_cast<const S *>(plan.y) + rows[b] * p.size;
-      for (i64 i = 0; i < p.size; ++i) {
-        const i64 n = b * p.ld + i;
-        p.error[n] = p.feedback[n] = target[i] - p.rate[n];
-        p.gain[n] = 1;
-      }
-    }
-  }
-
-  // The error at the source of projection l.
-  void send_down(i64 l) {
-    const Projection &p = plan.projection[l];
-    Synapses<S> &s = between[l];
-    Population<S> &source = at[l];
-    const Population<S> &teacher = p.crossing == DIRECT ? at[L] : at[l + 1];
-    const S *matrix = p.crossing == TRANSPOSED ? s.weight : s.feedback;
-    if (s.signs) {
-      for (i64 n = 0; n < p.outputs * source.ld; ++n) {
-        const S w = s.weight[n], size = p.crossing == SIGNS ? S(p.size) : s.feedback[n] < 0 ? -s.feedback[n] : s.feedback[n];
-        s.signs[n] = w > 0 ? size : w < 0 ? -size : w;
-      }
-      matrix = s.signs;
-    }
-    multiplied<S>(B, source.ld, teacher.size, teacher.error, teacher.ld, matrix, source.ld, source.feedback, source.ld);
-    Units<S>{B * source.ld, S(plan.beta), l == 0, nullptr, source.feedback, source.rate, source.error, nullptr}.errors(
-        source.activation);
-    fill(source, source.error, 0);
-  }
-
-  void learn(i64 l, i64 r, i64 t) {
-    const Projection &p = plan.projection[l];
-    Synapses<S> &s = between[l];
-    const Population<S> &source = at[l], &target = at[l + 1];
-    const Rule &rule = p.rule;
-    if (rule.plastic && rule.schedule[t] != 0) {
-      S *total = events, *agreement = events + B, *match = events + 2 * B;
-      if (rule.reads[RECONSTRUCTION] || rule.reads[AGREEMENT])
-        multiplied<S>(B, source.ld, target.size, target.rate, target.ld, s.weight, source.ld, s.reconstruction,
-                      source.ld);
-      if (rule.reads[GAIN] && l + 1 < L)
-        Units<S>{B * target.ld, S(plan.beta), false, nullptr, nullptr, target.rate, nullptr, target.gain}.errors(
-            target.activation);
-      for (i64 b = 0; b < B; ++b) {
-        total[b] = agreement[b] = match[b] = 0;
-        const i64 i = b * target.ld, j = b * source.ld;
-        if (rule.reads[TOTAL_POST])
-          for (i64 n = 0; n < target.size; ++n) total[b] += target.rate[i + n];
-        if (rule.reads[MATCH])
-          for (i64 n = 0; n < target.size; ++n) match[b] += target.error[i + n] * target.drive[i + n];
-        if (rule.reads[AGREEMENT])
-          for (i64 n = 0; n < source.size; ++n) agreement[b] += source.error[j + n] * s.reconstruction[j + n];
-      }
-      const End<S> row{target.size, target.ld, {target.rate, target.error, target.feedback, target.gain, total,
-                                                agreement, match, nullptr, nullptr, nullptr}};
-      const End<S> column{source.size + source.bias, source.ld, {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                                                                 nullptr, source.rate, source.error, s.reconstruction}};
-      update<S>(rule, r, t, B, s.weight, s.velocity, target.size, row, column, scratch);
-    }
-    if (p.feedback_rule.plastic) {
-      // seen from there, the upper error is pre, and the lower rate is both post and the error
-      for (i64 b = 0; b < B; ++b) {
-        events[b] = 0;
-        for (i64 n = 0; n < source.size; ++n) events[b] += source.rate[b * source.ld + n];
-      }
-      const End<S> row{target.size, target.ld, {nullptr, nullptr, nullptr, nullptr, events, nullptr, nullptr,
-                                                target.error, nullptr, nullptr}};
-      const End<S> column{source.size, source.ld, {source.rate, source.rate, nullptr, nullptr, nullptr, nullptr,
-                                                   nullptr, nullptr, nullptr, nullptr}};
-      update<S>(p.feedback_rule, r, t, B, s.feedback, s.feedback_velocity, target.size, row, column, scratch);
-    }
-  }
-};
-
-template <class S> int train(const Plan *plan) {
+template <class S> int train(const Plan *plan, i64 first, i64 last) {
   Trainer<S> trainer(*plan);
   if (trainer.memory.full) return 1;
-  for (i64 r = 0; r < plan->runs; ++r) trainer.run(r);
+  for (i64 r = first; r < last; ++r) trainer.run(r);
   return 0;
 }
 
-int train_float(const Plan *plan) { return train<float>(plan); }
-int train_double(const Plan *plan) { return train<double>(plan); }
+template <class S> int back(const Plan *plan, i64 first, i64 last) {
+  Adjoint<S> adjoint(*plan);
+  if (adjoint.memory.full) return 1;
+  for (i64 r = first; r < last; ++r) adjoint.back(r);
+  return 0;
+}
+
+template <class S> i64 tape(const Plan *plan) {
+  Trainer<S> trainer(*plan);
+  return trainer.memory.full ? -1 : trainer.length;
+}
+
+int train_float(const Plan *plan, i64 first, i64 last) { return train<float>(plan, first, last); }
+int train_double(const Plan *plan, i64 first, i64 last) { return train<double>(plan, first, last); }
+int back_float(const Plan *plan, i64 first, i64 last) { return back<float>(plan, first, last); }
+int back_double(const Plan *plan, i64 first, i64 last) { return back<double>(plan, first, last); }
+i64 tape_float(const Plan *plan) { return tape<float>(plan); }
+i64 tape_double(const Plan *plan) { return tape<double>(plan); }
 
 }  // namespace VARIANT

@@ -1,0 +1,73 @@
+"""The fused walk: there and back in compiled code, one run at a time with its weights, gradients and tape in cache."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from metarule import tree
+from metarule.adjoint.eager import run_adjoint
+from metarule.adjoint.pulled import Walker, pulled
+from metarule.adjoint.walk import Cotangents, Walk
+from metarule.block import Block, BlockOutcome, World
+from metarule.fused.library import Missing, library
+from metarule.fused.plan import Gradients, Spelled
+from metarule.fused.run import Part, called, parts
+from metarule.learner import Columns
+from metarule.signals import State
+
+
+NAME = "fused adjoint"
+
+WIDEST = 16
+"""Numbers by which rows are filled up at most."""
+
+
+def run_fused_adjoint(block: Block) -> BlockOutcome:
+    """Train, score and differentiate one block of runs that `refused` has nothing against."""
+    try:
+        kernel = library()
+    except Missing:  # this process is on another machine than the one that chose
+        return run_adjoint(block)
+    return pulled(block, Walker(FusedWalk, FusedWalk.numbers))._replace(engine=f"{NAME} ({kernel.variant})")
+
+
+class FusedWalk(Walk):
+    """See kernels/adjoint.h. Raises `Missing` where there is no kernel."""
+
+    def __init__(self, world: World, columns: Columns) -> None:
+        super().__init__(world, columns)
+        self.kernel = library()
+
+    @staticmethod
+    def numbers(learner, batch):
+        # rates, errors and reconstructions of whole vectors
+        return 3 * batch * sum(size + WIDEST for size in learner.network.sizes.values())
+
+    def there(self, state, steps, keep_weights):
+        state = tree.mapped(state, torch.Tensor.contiguous)
+        spelled = Spelled(self.world.learner, self.columns, state)
+        tape = []
+        for each in parts(self.world, steps):
+            part = each._replace(keeps_weights=keep_weights)
+            plan = spelled.plan(part.rates, part.plan)
+            length = self.kernel.tape(ctypes.byref(plan), spelled.dtype == torch.float64, self.kernel.place)
+            part = part._replace(tape=torch.empty(spelled.runs * len(part.steps) * length, dtype=spelled.dtype))
+            called(self.kernel.train, self.kernel, spelled, part)
+            tape.append(part)
+        return state, tape
+
+    def back(self, state: State, tape: list[Part], after: Cotangents):
+        weights = {name: gradient.contiguous() for name, gradient in after.weights.items()}
+        velocities = {name: gradient.contiguous() for name, gradient in after.velocities.items()}
+        coefficients, rates = dict(after.coefficients), dict(after.rates)
+        for part in reversed(tape):
+            spelled = Spelled(self.world.learner, self.columns, state, Gradients(weights, velocities))
+            called(self.kernel.back, self.kernel, spelled, part)
+            for name, table, found in spelled.found:
+                if table is None:
+                    rates[name] = rates[name] + found[:, 0]
+                else:
+                    coefficients[name] = coefficients[name] + table.terms_gradient(found, coefficients[name].shape[1])
+        return state, Cotangents(weights, velocities, coefficients, rates)

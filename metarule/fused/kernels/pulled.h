@@ -1,0 +1,184 @@
+// The way back through the change of one projection's weights.
+#pragma once
+#include "update.h"
+
+namespace VARIANT {
+
+// One projection's weights (I, ld) at a step and the gradients of the loss in them, before and after.
+template <class S> struct Weights {
+  i64 I;
+  const S *weight, *velocity, *velocity_after;
+  S *gradient, *velocity_gradient;
+};
+
+// Memory for the way back through one projection's update.
+template <class S> struct Pulling {
+  S *columns, *rows, *by_column, *by_row, *share, *induced, *turned;
+  const S **pointers;
+};
+
+template <class S> inline S dot(const S *a, const S *b, i64 size) {
+  Vec<S> total = {};
+  for (i64 n = 0; n < size; n += lanes<S>) total += load(a + n) * load(b + n);
+  return sum_of<S>(total)[0];
+}
+
+inline bool pure_decay(const Group &group) {
+  return group.power == 1 && group.rows == 1 && group.columns == 1 && empty(group.row) && empty(group.column);
+}
+
+// The weights before a step from those after it. Only for rules whose change holds the weights no other way than in
+// pure decay, and without a velocity.
+template <class S>
+void rebuilt(const Rule &rule, i64 run, i64 step, i64 B, S *W, i64 I, const End<S> &row, const End<S> &column,
+             Scratch<S> &scratch) {
+  const S rate = static_cast<const S *>(rule.rate)[run] * S(rule.schedule[step]);
+  S kept = 1 - rate * S(rule.decay), *free = scratch.sides;
+  for (i64 g = 0; g < rule.groups; ++g)
+    if (pure_decay(rule.group[g])) kept += rate * static_cast<const S *>(rule.group[g].coefficients)[run];
+  i64 stacked = 0;
+  for (i64 g = 0; g < rule.groups; ++g) {
+    const Group &group = rule.group[g];
+    const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
+    if (!pure_decay(group)) stacked = factored<S>(group, c, -rate / (kept * S(B)), row, column, B, free, scratch, stacked);
+  }
+  for (i64 i = 0; i < I; ++i) scratch.keep[i] = 1 / kept;
+  const Factors<S> f{stacked, B, scratch.a, row.ld, scratch.b, column.ld};
+  product<S, true>(I, column.ld, f, W, column.ld, kept != 1 ? scratch.keep : nullptr, false);
+}
+
+// Adds to the gradients in the factors of a monomial what a gradient in the monomial (B, ld) gives them.
+template <class S>
+void pushed(const std::int8_t *powers, i64 is, const End<S> &end, S *const *to, i64 B, const S *gradient) {
+  if (is >= 0) {
+    for (i64 n = 0; to[is] && n < B * end.ld; n += lanes<S>) store(to[is] + n, load(to[is] + n) + load(gradient + n));
+    return;
+  }
+  for (i64 f = 0; f < FACTORS; ++f) {
+    if (!powers[f] || !to[f]) continue;
+    for (i64 b = 0; b < B; ++b)
+      for (i64 n = b * end.ld; n < b * end.ld + end.size; ++n) {
+        S rest = S(powers[f]) * gradient[n];
+        for (i64 k = 0; k < FACTORS; ++k)
+          for (i64 power = k == f; power < powers[k]; ++power) rest *= end.value[k][of_event(k) ? b : n];
+        to[f][of_event(f) ? b : n] += rest;
+      }
+  }
+}
+
+// Whether a gradient in a monomial is of use to anybody.
+template <class S> bool wanted(const std::int8_t *powers, S *const *to) {
+  for (i64 f = 0; f < FACTORS; ++f)
+    if (powers[f] && to[f]) return true;
+  return false;
+}
+
+// One group's part: from H (I, ld), the gradient in the sum of its products. Returns <H, sum of products>.
+template <class S>
+double pulled_group(const Group &group, i64 run, S scale, i64 B, i64 I, const S *H, const End<S> &row, S *const *to_row,
+                    const End<S> &column, S *const *to_column, S *free, Pulling<S> &own) {
+  const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
+  const i64 wide = B * column.ld, tall = B * row.ld;
+  const auto gathered = [&](S *stack, i64 count, i64 size, const std::int8_t *powers, const std::int8_t *is,
+                            const End<S> &end) {
+    for (i64 k = 0; k < count; ++k)
+      __builtin_memcpy(stack + k * size, monomial(powers + k * FACTORS, is[k], end, B, free), size * sizeof(S));
+  };
+  gathered(own.columns, group.columns, wide, group.column, group.column_is, column);
+  gathered(own.rows, group.rows, tall, group.row, group.row_is, row);
+  driven<S>(B * group.columns, I, column.ld, own.columns, column.ld, H, column.ld, own.by_column, row.ld, own.turned);
+  double induced = 0;
+  for (i64 k = 0; k < group.rows; ++k) {
+    bool first = true;
+    for (i64 m = 0; m < group.columns; ++m) {
+      if (!group.used[k * group.columns + m]) continue;
+      const S *by_column = own.by_column + m * tall;
+      const S weight = c[k * group.columns + m] * scale / S(B);
+      double product = 0;
+      for (i64 b = 0; b < B; ++b) {
+        const i64 at = b * row.ld;
+        product += dot(own.rows + k * tall + at, by_column + at, padded<S>(I));
+        for (i64 n = at; n < at + padded<S>(I); n += lanes<S>)
+          store(own.share + n, first ? load(by_column + n) * weight : load(own.share + n) + load(by_column + n) * weight);
+      }
+      first = false;
+      product /= double(B);
+      group.coefficient_gradient[(run * group.rows + k) * group.columns + m] += double(scale) * product;
+      induced += double(c[k * group.columns + m]) * product;
+    }
+    if (!first) pushed(group.row + k * FACTORS, group.row_is[k], row, to_row, B, own.share);
+  }
+  bool any = false;
+  for (i64 m = 0; m < group.columns; ++m) any = any || wanted(group.column + m * FACTORS, to_column);
+  if (!any) return induced;
+  multiplied<S>(B * group.rows, column.ld, I, own.rows, row.ld, H, column.ld, own.by_row, column.ld);
+  for (i64 m = 0; m < group.columns; ++m) {
+    if (!wanted(group.column + m * FACTORS, to_column)) continue;
+    for (i64 k = 0; k < group.rows; ++k) own.pointers[k] = own.by_row + k * wide;
+    mixed<S>(group.rows, own.pointers, c + m, group.used + m, group.columns, scale / S(B), wide, own.share);
+    pushed(group.column + m * FACTORS, group.column_is[m], column, to_column, B, own.share);
+  }
+  return induced;
+}
+
+// Back through `update`: `to_row` and `to_column` collect the gradients in the factors. Returns what the gradient in
+// the weights is yet to be multiplied by.
+template <class S>
+S pulled(const Rule &rule, i64 run, i64 step, i64 B, const Weights<S> &w, const End<S> &row, S *const *to_row,
+         const End<S> &column, S *const *to_column, Scratch<S> &scratch, Pulling<S> &own) {
+  const double schedule = rule.schedule[step];
+  const S rate = static_cast<const S *>(rule.rate)[run] * S(schedule), scale = w.velocity ? S(1) : rate;
+  const i64 ld = column.ld, all = padded<S>(w.I) * ld;  // rows of zeros too: products read them
+  const S *K = w.gradient;  // of the loss in the change before it is scaled
+  double moved = 0;         // <gradient, what the rate multiplies>
+  if (w.velocity) {
+    S *made = own.induced;
+    const S ahead = rule.nesterov ? S(rule.momentum) : S(1);
+    for (i64 n = 0; n < all; n += lanes<S>) {
+      const Vec<S> after = load(w.velocity_after + n), gradient = load(w.gradient + n);
+      const Vec<S> in_velocity = load(w.velocity_gradient + n) + gradient * (rate * ahead);
+      const Vec<S> current = after - load(w.velocity + n) * S(rule.momentum);
+      moved += sum_of<S>(gradient * (rule.nesterov ? current + after * S(rule.momentum) : after))[0];
+      store(made + n, rule.nesterov ? in_velocity + gradient * rate : in_velocity);
+      store(w.velocity_gradient + n, in_velocity * S(rule.momentum));
+    }
+    K = made;
+  }
+  S share = -S(rule.decay);  // of the weights themselves in the change
+  double induced = 0;
+  bool more = false;
+  for (i64 g = 0; g < rule.groups; ++g) {
+    const Group &group = rule.group[g];
+    const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
+    if (pure_decay(group)) {
+      const double product = dot(K, w.weight, all);
+      group.coefficient_gradient[run] += double(scale) * product;
+      induced += double(c[0]) * product, share += c[0];
+      continue;
+    }
+    const S *H = K;
+    for (i64 power = 0; power < group.power; ++power, H = scratch.group)
+      for (i64 n = 0; n < all; n += lanes<S>) store(scratch.group + n, load(H + n) * load(w.weight + n));
+    induced += pulled_group<S>(group, run, scale, B, w.I, H, row, to_row, column, to_column, scratch.sides, own);
+    if (!group.power) continue;
+    S *free = scratch.sides;
+    const i64 count = factored<S>(group, c, S(group.power) * scale / S(B), row, column, B, free, scratch, 0);
+    product<S, true>(w.I, ld, Factors<S>{count, B, scratch.a, row.ld, scratch.b, ld}, scratch.group, ld, nullptr, true);
+    for (i64 n = 0; n < w.I * ld; n += lanes<S>) {
+      Vec<S> part = load(scratch.group + n) * load(K + n);
+      for (i64 power = 1; power < group.power; ++power) part *= load(w.weight + n);
+      store(scratch.extra + n, more ? load(scratch.extra + n) + part : part);
+    }
+    more = true;
+  }
+  if (!w.velocity) moved = induced - (rule.decay ? rule.decay * dot(K, w.weight, all) : 0.0);
+  rule.rate_gradient[run] += schedule * moved;
+  if (!more && !w.velocity) return 1 + scale * share;
+  for (i64 n = 0; n < w.I * ld; n += lanes<S>) {
+    const Vec<S> passed = load(w.gradient + n) + load(K + n) * (scale * share);
+    store(w.gradient + n, more ? passed + load(scratch.extra + n) : passed);
+  }
+  return 1;
+}
+
+}  // namespace VARIANT
