@@ -17,7 +17,6 @@ from metarule.fused.run import Part, called, parts
 from metarule.learner import Columns
 from metarule.signals import State
 
-
 NAME = "fused adjoint"
 
 WIDEST = 16

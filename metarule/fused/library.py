@@ -44,7 +44,7 @@ X86 = (Variant("avx2", 32, 16, ("avx2", "fma")), Variant("avx512", 64, 32, AVX51
 
 
 class Library(NamedTuple):
-    """The loaded kernel: the variant that this processor runs fastest, and its functions (dispatch.cpp says of what)."""
+    """The loaded kernel: the variant that this processor runs fastest, and the functions of dispatch.cpp."""
 
     path: Path
     variant: str
