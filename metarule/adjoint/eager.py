@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
+from metarule.adjoint.chain import Chain, Reads, times
 from metarule.adjoint.pulled import Walker, pulled
-from metarule.adjoint.update import Update, Values
+from metarule.adjoint.update import Sides, Sums, Update, Values
 from metarule.adjoint.walk import Cotangents, Walk, listed, plain, rate, served
 from metarule.block import Block, BlockOutcome
-from metarule.credit.feedback import feedback_name, target_of
+from metarule.credit.feedback import target_of
+from metarule.fused.tables import tabled
+from metarule.learner import always_one
 from metarule.signals import Batch, State
-from metarule.terms import glorot
 
 NAME = "adjoint"
 
-BENDS: dict[str, Callable[[Tensor, float], Tensor] | None] = {
-    "linear": None,
-    "relu": None,
-    "sigmoid": lambda h, beta: beta * (1 - 2 * h),
-    "softplus": lambda h, beta: beta * torch.exp(-beta * h),
-    "tanh": lambda h, beta: -2 * h,
-}
-"""How the slope of a nonlinearity changes with the rate; None: not at all."""
+Pairs = dict[str, list[tuple[Tensor, Tensor]]]
+"""Projection -> left (R B I) and right (R B J) of what its weights' cotangent gains."""
 
 
 def run_adjoint(block: Block) -> BlockOutcome:
@@ -35,26 +30,32 @@ def run_adjoint(block: Block) -> BlockOutcome:
 
 
 class Step(NamedTuple):
-    """The tape of one step: activities and errors by population, reconstructions by projection, None where not needed.
+    """The tape of one step: activities and errors by population, None where nobody reads them.
 
-    `weights` and `velocities` before the step by name, where they are kept; `after` are the velocities after it.
+    `pres` are the rates at the source of each projection with the unit that is always on, `drives` those of its
+    target. `values` and `sides` are what each rule reads, by projection. Where weights are kept, `weights` and
+    `velocities` are those before the step, `after` the velocities after it.
     """
 
     number: int
     rates: list[Tensor]
-    feedbacks: list[Tensor | None]
-    reconstructions: list[Tensor | None]
+    pres: list[Tensor]
     drives: list[Tensor | None]
+    feedbacks: list[Tensor | None]
+    errors: list[Tensor | None]
+    values: dict[str, Values]
+    sides: dict[str, list[Sides]]
     weights: dict[str, Tensor]
     velocities: dict[str, Tensor]
     after: dict[str, Tensor]
 
 
-class Reads(NamedTuple):
-    """What the projections that are stepped read: factors by name, and at which populations that takes an error."""
+class _Signals:
+    """Cotangents of rates, errors, feedbacks and drives by population, None where there is none yet."""
 
-    factors: dict[str, frozenset[str]]
-    errors: tuple[bool, ...]
+    def __init__(self, count: int) -> None:
+        self.rates: list[Tensor | None] = [None] * count
+        self.errors, self.feedbacks, self.drives = list(self.rates), list(self.rates), list(self.rates)
 
 
 class Eager(Walk):
@@ -63,323 +64,256 @@ class Eager(Walk):
     def __init__(self, world, columns):
         super().__init__(world, columns)
         learner = world.learner
-        self.network, self.crossing = learner.network, learner.credit.crossing
-        self.chain = learner.network.projections
-        self.top = len(self.chain)
-        self.names = [p.name for p in self.chain]
-        self.populations = [p.name for p in learner.network.populations]
         self.served = served(learner)
+        rules = {name: listed(learner, p, columns) for name, p in self.served.items()}
         self.updates = {
-            name: Update(listed(learner, p, columns), rate(learner, p, columns), plain(learner, p))
-            for name, p in self.served.items()
+            name: Update(rules[name], rate(learner, p, columns), plain(learner, p)) for name, p in self.served.items()
         }
-        self.terms = {name: listed(learner, p, columns).terms for name, p in self.served.items()}
-        self.taught = [feedback_name(p) if feedback_name(p) in self.served else None for p in self.chain]
-        self.schedule: dict[frozenset[str], Reads] = {}
+        self.chain = Chain(learner, self.served, {name: rule.terms for name, rule in rules.items()})
+        self.always = learner.rates(0, world.frozen) if learner.schedule is always_one else None
 
     @staticmethod
     def numbers(learner, batch):
-        sizes = tuple(learner.network.sizes.values())
-        # rates, feedbacks and reconstructions
-        return batch * 3 * sum(sizes)
+        columns = learner.columns(torch.zeros(1, len(learner.params)))
+        count = sum(learner.units[1:])  # feedbacks; rates and errors are among what rules read
+        for projection in served(learner).values():
+            size_out, size_in = learner.network.shape(projection)
+            for table in tabled(listed(learner, projection, columns).terms):
+                count += len(table.rows) * size_out + len(table.columns) * size_in
+        return batch * count
 
     def there(self, state, steps, keep_weights):
         weights = dict(state["weights"])
         velocities = {name: state["synapses"][name].get("velocity") for name in self.served}
         tape = []
         for number in steps:
-            batch = self.world.episode.train(number)
             multipliers, reads = self._reading(number)
-            seen = self._seen(number, batch, weights, reads)
-            kept = {name: weights[name] for name in self.served} if keep_weights else {}
-            moved = {name: each for name, each in velocities.items() if each is not None}
-            errors = self._errors(seen)
+            step = self._seen(number, self.world.episode.train(number), weights, reads)
+            if keep_weights:
+                step.weights.update((name, weights[name]) for name in self.served)
+                step.velocities.update((name, each) for name, each in velocities.items() if each is not None)
             for name in reads.factors:
-                update = self.updates[name]
-                sides = update.sides(self._values(name, seen, errors, reads), weights[name], multipliers[name])
-                weights[name], velocities[name] = update.there(
-                    weights[name], velocities[name], sides, multipliers[name], in_place=not keep_weights
+                weights[name], velocities[name] = self.updates[name].there(
+                    weights[name], velocities[name], step.sides[name], multipliers[name], in_place=not keep_weights
                 )
-            after = {name: each for name, each in velocities.items() if each is not None}
-            tape.append(seen._replace(weights=kept, velocities=moved, after=after) if keep_weights else seen)
-        return self._state(state, weights, velocities), tape
+            if keep_weights:
+                step.after.update((name, each) for name, each in velocities.items() if each is not None)
+            tape.append(step)
+        return _moved(state, weights, velocities), tape
 
     def back(self, state, tape, after):
         weights = dict(state["weights"])
+        velocities = {name: state["synapses"][name].get("velocity") for name in self.served}
         sums = {
             name: update.start(after.weights[name], after.velocities.get(name)) for name, update in self.updates.items()
         }
-        velocities = {name: state["synapses"][name].get("velocity") for name in self.served}
         while tape:
             step = tape.pop()
             weights |= step.weights
             velocities |= step.velocities
             self._back(step, weights, sums)
         ended = {name: update.ended(sums[name]) for name, update in self.updates.items()}
-        return self._state(state, weights, velocities), Cotangents(
+        return _moved(state, weights, velocities), Cotangents(
             {name: each.weight for name, each in sums.items()},
             {name: each.velocity for name, each in sums.items() if each.velocity is not None},
             {name: after.coefficients[name] + found for name, (found, _) in ended.items()},
             {name: after.rates[name] + found for name, (_, found) in ended.items()},
         )
 
-    def _state(self, state: State, weights: dict[str, Tensor], velocities: dict[str, Tensor | None]) -> State:
-        synapses = dict(state["synapses"])
-        for name, velocity in velocities.items():
-            if velocity is not None:
-                synapses[name] = {**synapses[name], "velocity": velocity}
-        return {**state, "weights": weights, "synapses": synapses}
-
-    def _reading(self, number: int) -> tuple[dict[str, float], Reads]:
+    def _reading(self, number: int) -> tuple[Mapping[str, float], Reads]:
         """The schedule's multipliers of a step, and what is read at it."""
-        multipliers = self.world.learner.rates(number, self.world.frozen)
-        moved = frozenset(name for name in self.served if multipliers[name] != 0.0)
-        if moved not in self.schedule:
-            factors = {
-                name: frozenset().union(*(term.factors for term in self.terms[name]))
-                for name in self.served
-                if name in moved
-            }
-            self.schedule[moved] = Reads(factors, self._errors_read(factors))
-        return multipliers, self.schedule[moved]
-
-    def _errors_read(self, factors: dict[str, frozenset[str]]) -> tuple[bool, ...]:
-        """At which populations anybody reads an error, or one that is made of it further down."""
-        if self.crossing == "nothing":
-            return (False,) * (self.top + 1)
-        found: list[bool] = []
-        for place in range(self.top + 1):
-            above = factors.get(self.names[place], frozenset()) if place < self.top else frozenset()
-            below = factors.get(self.names[place - 1], frozenset()) if place else frozenset()
-            read = bool(above & {"pre_error", "agreement"} or below & {"error", "feedback", "match"})
-            read |= place > 0 and self.taught[place - 1] in factors
-            passed = any(found) if self.crossing == "direct" and place == self.top else bool(found) and found[-1]
-            found.append(read or (passed and (self.crossing != "direct" or place == self.top)))
-        return tuple(found)
+        multipliers = self.always or self.world.learner.rates(number, self.world.frozen)
+        return multipliers, self.chain.reads(frozenset(name for name in self.served if multipliers[name] != 0.0))
 
     def _seen(self, number: int, batch: Batch, weights: dict[str, Tensor], reads: Reads) -> Step:
-        """What is on the tape of a step before anything moves."""
-        network = self.network
-        rates, drives = [batch.x], []
-        for place, projection in enumerate(self.chain):
-            drive = torch.bmm(self._always_on(place, rates[-1], 1.0), weights[projection.name].mT)
+        """The tape of a step before anything moves."""
+        chain, network = self.chain, self.chain.network
+        rates, pres, drives = [batch.x], [], []
+        for place, projection in enumerate(chain.projections):
+            pres.append(chain.always_on(place, rates[-1], 1.0))
+            drive = torch.bmm(pres[-1], weights[projection.name].transpose(1, 2))
             rates.append(network.rate(projection.target, drive))
             drives.append(drive if "match" in reads.factors.get(projection.name, ()) else None)
-        feedbacks: list[Tensor | None] = [None] * (self.top + 1)
-        error = top = None
-        if self.crossing != "nothing":
-            error = top = feedbacks[-1] = target_of(batch) - rates[-1]
-        for place in reversed(range(self.top)):
-            if not reads.errors[place]:
-                continue
-            assert error is not None
-            assert top is not None
-            sent = torch.bmm(top if self.crossing == "direct" else error, self._matrix(place, weights))
-            feedbacks[place] = sent
-            error = self._gained(place, sent, rates)
-        reconstructions = [
-            torch.bmm(rates[place + 1], weights[name])
-            if reads.factors.get(name, frozenset()) & {"reconstruction", "agreement"}
-            else None
-            for place, name in enumerate(self.names)
-        ]
-        return Step(number, rates, feedbacks, reconstructions, drives, {}, {}, {})
+        feedbacks: list[Tensor | None] = [None] * (chain.top + 1)
+        errors = list(feedbacks)
+        if chain.crossing != "nothing":
+            feedbacks[-1] = errors[-1] = target_of(batch) - rates[-1]
+        for place in reversed(range(chain.top)):
+            if reads.errors[place]:
+                sender = errors[-1] if chain.crossing == "direct" else errors[place + 1]
+                assert sender is not None
+                sent = feedbacks[place] = torch.bmm(sender, chain.matrix(place, weights))
+                errors[place] = times(sent, chain.gain(place, rates[place]))
+        step = Step(number, rates, pres, drives, feedbacks, errors, {}, {}, {}, {}, {})
+        for name, read in reads.factors.items():
+            values = self._taught(name, step) if name in chain.taught else self._read(name, read, step, weights)
+            step.sides[name] = self.updates[name].sides(values, weights[name])
+            step.values[name] = values
+            if name in chain.place:
+                self._held_once(chain.place[name], step, values)
+        feedbacks[0] = None  # no more than the input's error was made of it
+        return step
 
-    def _always_on(self, place: int, values: Tensor, always: float) -> Tensor:
-        """Values at the source of a projection, and of the unit that is always on where it has a bias."""
-        return functional.pad(values, (0, 1), value=always) if self.chain[place].bias else values
+    def _held_once(self, place: int, step: Step, values: Values) -> None:
+        """Rates and errors as parts of what the rule reads, which is on the tape in any case."""
+        step.rates[place + 1] = values.get("post", step.rates[place + 1])
+        if "error" in values:
+            step.errors[place + 1] = values["error"]
+        if "pre" in values:
+            step.pres[place] = values["pre"]
+        if place == 0:
+            step.rates[0] = self.chain.units(0, step.pres[0])
+            if "pre_error" in values:
+                step.errors[0] = self.chain.units(0, values["pre_error"])
 
-    def _units(self, place: int, values: Tensor) -> Tensor:
-        return values[..., :-1] if self.chain[place].bias else values
+    def _taught(self, name: str, step: Step) -> Values:
+        """The factors at feedback weights: seen from there, the lower rate is both post and the error."""
+        place = self.chain.taught[name]
+        post, error = step.rates[place], step.errors[place + 1]
+        assert error is not None
+        return {"pre": error, "post": post, "error": post, "total_post": post.sum(-1, keepdim=True)}
 
-    def _matrix(self, place: int, weights: dict[str, Tensor]) -> Tensor:
-        """What errors cross a projection by, (R I J), I of the population that sends."""
-        projection = self.chain[place]
-        if self.crossing == "direct":
-            return weights[f"{self.network.output_name}=>{projection.source}"].mT
-        if self.crossing in ("own", "own_taught"):
-            return weights[feedback_name(projection)].mT
-        weight = self._units(place, weights[projection.name])
-        if self.crossing == "transposed":
-            return weight
-        if self.crossing == "signs":
-            return torch.sign(weight) * glorot(*weight.shape[1:])
-        return torch.sign(weight) * weights[feedback_name(projection)].mT.abs()
-
-    def _gain(self, place: int, rates: list[Tensor]) -> Tensor | None:
-        """The slope at a population; None where it is 1."""
-        if place == self.top or self.network.activations[self.populations[place]] == "linear":
-            return None
-        return self.network.gain(self.populations[place], {self.populations[place]: rates[place]})
-
-    def _gained(self, place: int, values: Tensor, rates: list[Tensor]) -> Tensor:
-        gain = self._gain(place, rates)
-        return values if gain is None else values * gain
-
-    def _errors(self, step: Step) -> list[Tensor | None]:
-        return [
-            None if feedback is None else self._gained(place, feedback, step.rates)
-            for place, feedback in enumerate(step.feedbacks)
-        ]
-
-    def _values(self, name: str, step: Step, errors: list[Tensor | None], reads: Reads) -> Values:
-        """The factors that a projection's rule reads."""
-        read = reads.factors[name]
-        if name not in self.names:
-            place = self.taught.index(name)
-            post = step.rates[place]
-            error = errors[place + 1]
-            found = {"pre": error, "post": post, "error": post}
-            if "total_post" in read:
-                found["total_post"] = post.sum(-1, keepdim=True)
-            return {factor: value for factor, value in found.items() if factor in read and value is not None}
-        place = self.names.index(name)
-        post, error = step.rates[place + 1], errors[place + 1]
-        made: dict[str, Callable[[], Tensor | None]] = {
-            "post": lambda: post,
-            "error": lambda: error,
-            "feedback": lambda: step.feedbacks[place + 1],
-            "gain": lambda: self._gained(place + 1, torch.ones_like(post), step.rates),
-            "total_post": lambda: post.sum(-1, keepdim=True),
-            "pre": lambda: self._always_on(place, step.rates[place], 1.0),
-            "reconstruction": lambda: step.reconstructions[place],
-        }
-        values = {factor: value for factor in read if factor in made and (value := made[factor]()) is not None}
+    def _read(self, name: str, read: frozenset[str], step: Step, weights: dict[str, Tensor]) -> Values:
+        """The factors that a forward projection's rule reads, and those that they are made of."""
+        chain, place = self.chain, self.chain.place[name]
+        post, values = step.rates[place + 1], {}
+        signals = {"post": post, "pre": step.pres[place], "error": step.errors[place + 1]}
+        signals["feedback"] = step.feedbacks[place + 1]
+        for factor, signal in signals.items():
+            if factor in read or (factor == "error" and "match" in read):
+                assert signal is not None
+                values[factor] = signal
+        if "gain" in read:
+            gain = chain.gain(place + 1, post)
+            values["gain"] = torch.ones_like(post) if gain is None else gain
+        if "total_post" in read:
+            values["total_post"] = post.sum(-1, keepdim=True)
         if read & {"pre_error", "agreement"}:
-            below = errors[place]
+            below = step.errors[place]
             assert below is not None
-            values["pre_error"] = self._always_on(place, below, 0.0)
+            values["pre_error"] = chain.always_on(place, below, 0.0)
+        if read & {"reconstruction", "agreement"}:
+            values["reconstruction"] = torch.bmm(post, weights[name])
         if "agreement" in read:
-            reconstruction = step.reconstructions[place]
-            assert reconstruction is not None
-            values["reconstruction"] = reconstruction
-            values["agreement"] = (values["pre_error"] * reconstruction).sum(-1, keepdim=True)
+            values["agreement"] = (values["pre_error"] * values["reconstruction"]).sum(-1, keepdim=True)
         if "match" in read:
             drive = step.drives[place]
-            assert error is not None
             assert drive is not None
-            values["error"] = error
-            values["match"] = (error * drive).sum(-1, keepdim=True)
+            values["match"] = (values["error"] * drive).sum(-1, keepdim=True)
         return values
 
-    def _back(self, step: Step, weights: dict[str, Tensor], sums: dict) -> None:
-        """One step back: `sums` from after it to before it, and the weights too where they have to be rebuilt."""
+    def _back(self, step: Step, weights: dict[str, Tensor], sums: dict[str, Sums]) -> None:
+        """One step back: `sums` from after it to before it, and the weights too where they are not on the tape."""
         multipliers, reads = self._reading(step.number)
-        errors = self._errors(step)
-        rate_: list[Tensor | None] = [None] * (self.top + 1)  # cotangents by population
-        error_, feedback_, drive_ = list(rate_), list(rate_), list(rate_)
-        pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.served}
+        signals = _Signals(self.chain.top + 1)
+        pairs: Pairs = {name: [] for name in self.served}
         for name in reads.factors:
-            update, multiplier = self.updates[name], multipliers[name]
-            values = self._values(name, step, errors, reads)
-            sides = update.sides(values, weights[name], multiplier)
-            velocities = None
-            if name in step.velocities:
-                velocities = step.velocities[name], step.after[name]
+            update, sides, multiplier = self.updates[name], step.sides[name], multipliers[name]
+            factors = update.factors(sides, multiplier)
+            velocities = (step.velocities[name], step.after[name]) if name in step.velocities else None
             if not step.weights:
-                update.rebuilt(weights[name], sides, multiplier)
-            found = update.back(sums[name], sides, values, weights[name], velocities, multiplier)
-            if name in self.names:
-                self._to_signals(name, found, values, step, weights, pairs, rate_, error_, feedback_, drive_)
+                update.rebuilt(weights[name], factors, multiplier)
+            values = step.values[name]
+            found = update.back(sums[name], sides, factors, values, weights[name], velocities, multiplier)
+            if name in self.chain.taught:
+                self._taught_back(self.chain.taught[name], found, step, signals)
             else:
-                place = self.taught.index(name)
-                _add(error_, place + 1, found.get("pre"))
-                for factor in ("post", "error"):
-                    _add(rate_, place, found.get(factor))
-                if "total_post" in found:
-                    _add(rate_, place, found["total_post"].expand_as(step.rates[place]))
-        self._errors_back(step, weights, errors, pairs, rate_, error_, feedback_)
-        self._activities_back(step, weights, pairs, rate_, drive_)
+                self._read_back(name, found, step, signals, weights, pairs)
+        self._errors_back(step, signals, weights, pairs)
+        self._activities_back(step, signals, weights, pairs)
         for name, stacked in pairs.items():
             if stacked:
                 left, right = (_joined(side) for side in zip(*stacked, strict=True))
-                sums[name].weight.baddbmm_(left.mT, right)
+                sums[name].weight.baddbmm_(left.transpose(1, 2), right)
 
-    def _to_signals(self, name, found, values, step, weights, pairs, rate_, error_, feedback_, drive_) -> None:
+    def _taught_back(self, place: int, found: Values, step: Step, signals: _Signals) -> None:
+        _add(signals.errors, place + 1, found.get("pre"))
+        for factor in ("post", "error"):
+            _add(signals.rates, place, found.get(factor))
+        if "total_post" in found:
+            _add(signals.rates, place, found["total_post"].expand_as(step.rates[place]))
+
+    def _read_back(
+        self, name: str, found: Values, step: Step, signals: _Signals, weights: dict[str, Tensor], pairs: Pairs
+    ) -> None:
         """From the cotangents of a forward projection's factors to those of activities and errors."""
-        place = self.names.index(name)
+        chain, place, values = self.chain, self.chain.place[name], step.values[name]
+        post = step.rates[place + 1]
         if "match" in found:
-            error, drive = values["error"], step.drives[place]
-            _add(error_, place + 1, drive * found["match"])
-            _add(drive_, place + 1, error * found["match"])
+            drive = step.drives[place]
+            assert drive is not None
+            _add(signals.errors, place + 1, drive * found["match"])
+            _add(signals.drives, place + 1, values["error"] * found["match"])
         back = found.get("reconstruction")
         if "agreement" in found:
             more = values["pre_error"] * found["agreement"]
             back = more if back is None else back + more
-            _add(error_, place, self._units(place, values["reconstruction"] * found["agreement"]))
+            _add(signals.errors, place, chain.units(place, values["reconstruction"] * found["agreement"]))
         if back is not None:
-            _add(rate_, place + 1, torch.bmm(back, weights[name].mT))
-            pairs[name].append((step.rates[place + 1], back))
-        _add(rate_, place + 1, found.get("post"))
+            _add(signals.rates, place + 1, torch.bmm(back, weights[name].transpose(1, 2)))
+            pairs[name].append((post, back))
+        _add(signals.rates, place + 1, found.get("post"))
         if "total_post" in found:
-            _add(rate_, place + 1, found["total_post"].expand_as(step.rates[place + 1]))
-        _add(error_, place + 1, found.get("error"))
-        _add(feedback_, place + 1, found.get("feedback"))
+            _add(signals.rates, place + 1, found["total_post"].expand_as(post))
+        _add(signals.errors, place + 1, found.get("error"))
+        _add(signals.feedbacks, place + 1, found.get("feedback"))
         if "gain" in found:
-            _add(rate_, place + 1, self._bent(place + 1, found["gain"], step.rates))
+            _add(signals.rates, place + 1, chain.bent(place + 1, found["gain"], post))
         if place and "pre" in found:
-            _add(rate_, place, self._units(place, found["pre"]))
+            _add(signals.rates, place, chain.units(place, found["pre"]))
         if "pre_error" in found:
-            _add(error_, place, self._units(place, found["pre_error"]))
+            _add(signals.errors, place, chain.units(place, found["pre_error"]))
 
-    def _bent(self, place: int, gain: Tensor, rates: list[Tensor]) -> Tensor | None:
-        """The cotangent of the rates from that of their slope; None where it is 0."""
-        bend = None if place in (0, self.top) else BENDS[self.network.activations[self.populations[place]]]
-        return None if bend is None else gain * bend(rates[place], self.network.beta)
-
-    def _errors_back(self, step, weights, errors, pairs, rate_, error_, feedback_) -> None:
+    def _errors_back(self, step: Step, signals: _Signals, weights: dict[str, Tensor], pairs: Pairs) -> None:
         """From the errors, bottom to top, to activities, and to the weights that they came by."""
-        for place in range(self.top):
-            feedback, error = step.feedbacks[place], error_[place]
-            if feedback is None:
-                continue
-            back = feedback_[place]
+        chain = self.chain
+        for place in range(chain.top):
+            error, back = signals.errors[place], signals.feedbacks[place]
             if error is not None:
-                _add(rate_, place, self._bent(place, error * feedback, step.rates))
-                gained = self._gained(place, error, step.rates)
+                feedback = step.feedbacks[place]
+                if feedback is not None:
+                    _add(signals.rates, place, chain.bent(place, error * feedback, step.rates[place]))
+                gained = times(error, chain.gain(place, step.rates[place]))
                 back = gained if back is None else back + gained
             if back is None:
                 continue
-            sender = self.top if self.crossing == "direct" else place + 1
-            _add(error_, sender, torch.bmm(back, self._matrix(place, weights).mT))
-            if self.crossing == "transposed" and self.names[place] in self.served:
-                pairs[self.names[place]].append((errors[place + 1], self._always_on(place, back, 0.0)))
-            if self.taught[place] is not None:
-                pairs[self.taught[place]].append((back, errors[place + 1]))
-        _add(error_, self.top, feedback_[self.top])
-        top = error_[self.top]
-        if top is not None:
-            _add(rate_, self.top, -top)
+            sender = chain.top if chain.crossing == "direct" else place + 1
+            _add(signals.errors, sender, torch.bmm(back, chain.matrix(place, weights).transpose(1, 2)))
+            sent = step.errors[sender]
+            assert sent is not None
+            if chain.crossing == "transposed" and chain.names[place] in pairs:
+                pairs[chain.names[place]].append((sent, chain.always_on(place, back, 0.0)))
+            if chain.backs[place] in chain.taught:
+                pairs[chain.backs[place]].append((back, sent))
+        _add(signals.errors, chain.top, signals.feedbacks[chain.top])
+        top = signals.errors[chain.top]
+        if top is not None:  # target - rate
+            _add(signals.rates, chain.top, -top)
 
-    def _activities_back(self, step, weights, pairs, rate_, drive_) -> None:
+    def _activities_back(self, step: Step, signals: _Signals, weights: dict[str, Tensor], pairs: Pairs) -> None:
         """From the activities, top to bottom, to the weights that they came by."""
-        for place in reversed(range(self.top)):
-            slope = self._drive(place + 1, rate_[place + 1], step.rates)
-            slope = (
-                drive_[place + 1]
-                if slope is None
-                else slope
-                if drive_[place + 1] is None
-                else slope + drive_[place + 1]
-            )
-            if slope is None:
+        chain = self.chain
+        for place in reversed(range(chain.top)):
+            back, rate = signals.rates[place + 1], step.rates[place + 1]
+            if back is not None:
+                last = place + 1 == chain.top
+                back = chain.output_back(back, rate) if last else times(back, chain.gain(place + 1, rate))
+                _add(signals.drives, place + 1, back)
+            drive, name = signals.drives[place + 1], chain.names[place]
+            if drive is None:
                 continue
-            name = self.names[place]
-            if name in self.served:
-                pairs[name].append((slope, self._always_on(place, step.rates[place], 1.0)))
+            if name in pairs:
+                pairs[name].append((drive, step.pres[place]))
             if place:
-                _add(rate_, place, self._units(place, torch.bmm(slope, weights[name])))
+                _add(signals.rates, place, chain.units(place, torch.bmm(drive, weights[name])))
 
-    def _drive(self, place: int, back: Tensor | None, rates: list[Tensor]) -> Tensor | None:
-        """The cotangent of a population's drive from that of its rates."""
-        if back is None:
-            return None
-        rate = rates[place]
-        if place < self.top:
-            return self._gained(place, back, rates)
-        if self.network.output == "softmax":
-            return rate * (back - (back * rate).sum(-1, keepdim=True))
-        return back * rate * (1 - rate) if self.network.output == "sigmoid" else back
+
+def _moved(state: State, weights: dict[str, Tensor], velocities: dict[str, Tensor | None]) -> State:
+    synapses = dict(state["synapses"])
+    for name, velocity in velocities.items():
+        if velocity is not None:
+            synapses[name] = {**synapses[name], "velocity": velocity}
+    return {**state, "weights": weights, "synapses": synapses}
 
 
 def _add(cotangents: list[Tensor | None], place: int, more: Tensor | None) -> None:

@@ -23,7 +23,7 @@ from metarule.block import Block, BlockOutcome, World
 from metarule.learner import Columns, Learner
 from metarule.signals import State
 
-BUDGET = 1 << 24
+BUDGET = 24 << 20
 """Bytes that the runs which are walked together may take."""
 
 WORTH = 1 << 18
@@ -37,6 +37,7 @@ GROWTH = 8.0
 
 HOME = 1024.0
 """Units of rounding, of its largest weight, by which a projection may miss its beginning."""
+
 
 class Walker(NamedTuple):
     """What makes a walk of a world and its columns, and `Walk.numbers` of what it makes."""
@@ -97,6 +98,7 @@ def _parts(block: Block, walk: Walker, keep_weights: bool) -> Iterator[Block]:
     if runs >= len(block.addresses):
         yield block._replace(segments=segments)
         return
+    runs = math.ceil(len(block.addresses) / math.ceil(len(block.addresses) / runs))  # all parts about as large
     for first in range(0, len(block.addresses), runs):
         part = slice(first, first + runs)
         yield block._replace(
@@ -137,7 +139,9 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
     astray = torch.zeros(len(theta), dtype=torch.bool)
     total: dict[str, Tensor] = {}
     with torch.no_grad():
-        walk = walker.made(world, Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses)))
+        walk = walker.made(
+            world, Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses))
+        )
         # weights in the order they were drawn in: a task may look at them by it
         begun = [tree.mapped(start, torch.Tensor.detach) | {"weights": _detached(start["weights"])}]
         for spans in segments[:-1]:

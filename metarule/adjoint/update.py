@@ -21,7 +21,7 @@ Values = dict[str, Tensor]
 
 
 class _Part(NamedTuple):
-    """A table whose side with fewer monomials, k of them, is its anchor; `coefficients` (R k n) has it in its rows."""
+    """A table whose side with fewer monomials, k of them, is its anchor; the other side has n."""
 
     table: Table
     turned: bool  # the anchor is the columns' side
@@ -35,28 +35,10 @@ class _Part(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """One table's product at one step: sum over anchors and events of anchor other^T, or the transpose of that.
+    """The monomials of one table at one step: it sums anchor coefficients other^T over them and over events."""
 
-    `anchor` (R k B .), `other` (R n B .), `scaled` the coefficients over B times what the model multiplies them by, and
-    `mixed` = scaled other (R kB .).
-    """
-
-    part: _Part
-    anchor: Tensor
-    other: Tensor
-    scaled: Float[Tensor, "R k n"]
-    mixed: Tensor
-
-    @property
-    def factors(self) -> tuple[Float[Tensor, "R N I"], Float[Tensor, "R N J"]]:
-        """left and right of left^T right."""
-        anchor = self.anchor.flatten(1, 2)
-        return (self.mixed, anchor) if self.part.turned else (anchor, self.mixed)
-
-    def product(self) -> Float[Tensor, "R I J"]:
-        """The change itself, before the power of the weight."""
-        left, right = self.factors
-        return torch.bmm(left.transpose(1, 2), right)
+    anchor: Float[Tensor, "R k B size"]
+    other: Float[Tensor, "R n B size"]
 
 
 @dataclass(eq=False)
@@ -89,78 +71,94 @@ class Update:
             self.parts.append(_Part(table, turned, (found.mT if turned else found).contiguous()))
         self.shrinks = bool(plain.weight_decay) or self.decay is not None
         self.shrink = self.lost[:, None, None]
+        self._scaled: dict[tuple[float, int], list[Tensor]] = {}
 
-    def sides(self, values: Values, weight: Tensor, multiplier: float) -> list[Sides]:
-        """The products of a step whose factors have these values."""
+    def sides(self, values: Values, weight: Tensor) -> list[Sides]:
+        """The monomials of a step whose factors have these values.
+
+        A value that is a monomial of its own is from then on a part of these: the tape holds it once.
+        """
         events = next(iter(values.values())).shape[1] if values else 1
-        scale: Tensor | float = 1.0 / events
-        if self.plain.momentum is None:
-            scale = self.rate * (multiplier / events)
         made = []
         for part in self.parts:
             ends = (weight.shape[2], weight.shape[1]) if part.turned else weight.shape[1:]
-            anchor, other = (
-                _stacked(monomials, values, (len(weight), events, size), weight)
-                for monomials, size in zip(part.sides, ends, strict=True)
-            )
-            scaled = part.coefficients * scale
-            mixed = scaled[..., None] * other if scaled.shape[1:] == (1, 1) else _times(scaled, other)
-            made.append(Sides(part, anchor, other, scaled, mixed.flatten(1, 2)))
+            sides = []
+            for monomials, size in zip(part.sides, ends, strict=True):
+                stacked = _stacked(monomials, values, (len(weight), events, size), weight)
+                for place, monomial in enumerate(monomials):
+                    if len(monomial) == 1 and monomial[0][1] == 1 and FACTORS[monomial[0][0]].side != "event":
+                        values[monomial[0][0]] = stacked[:, place]
+                sides.append(stacked)
+            made.append(Sides(*sides))
         return made
+
+    def scaled(self, multiplier: float, events: int) -> list[Float[Tensor, "R k n"]]:
+        """The coefficients of every table over B, times what the synapse model multiplies changes by."""
+        key = multiplier, events
+        if key not in self._scaled:
+            scale = 1.0 / events if self.plain.momentum is not None else self.rate * (multiplier / events)
+            self._scaled[key] = [part.coefficients * scale for part in self.parts]
+        return self._scaled[key]
+
+    def factors(self, sides: list[Sides], multiplier: float) -> list[tuple[Tensor, Tensor]]:
+        """left (R N I) and right (R N J) of every table, whose change is left^T right but for the weight's power."""
+        made = []
+        for part, side, scaled in zip(self.parts, sides, self._of(sides, multiplier), strict=True):
+            anchor, mixed = side.anchor.flatten(1, 2), _times(scaled, side.other).flatten(1, 2)
+            made.append((mixed, anchor) if part.turned else (anchor, mixed))
+        return made
+
+    def _of(self, sides: list[Sides], multiplier: float) -> list[Tensor]:
+        return self.scaled(multiplier, sides[0].anchor.shape[2]) if sides else []
 
     def there(
         self, weight: Tensor, velocity: Tensor | None, sides: list[Sides], multiplier: float, in_place: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Weight and velocity after a step; `in_place` overwrites the weight."""
-        full = [side.product() * _power(weight, side.part.table.power) for side in sides if side.part.table.power]
-        plain = [side.factors for side in sides if not side.part.table.power]
+        powers = [part.table.power for part in self.parts]
+        factors = self.factors(sides, multiplier)
+        full = [_product(pair) * _power(weight, power) for power, pair in zip(powers, factors, strict=True) if power]
+        plain = [pair for power, pair in zip(powers, factors, strict=True) if not power]
         if velocity is not None:
-            current = weight * -self.shrink if self.shrinks else torch.zeros_like(weight)
-            for left, right in plain:
-                current.baddbmm_(left.mT, right)
-            for each in full:
-                current.add_(each)
+            current = self._added(weight * -self.shrink if self.shrinks else torch.zeros_like(weight), plain, full)
             momentum = self.plain.momentum
             assert momentum is not None
             velocity = torch.add(current, velocity, alpha=momentum)
             ahead = torch.add(current, velocity, alpha=momentum) if self.plain.nesterov else velocity
             return torch.addcmul(weight, ahead, self.rate * multiplier), velocity
-        owned = in_place
+        if not in_place:
+            weight = weight.clone()
         if self.shrinks:
-            weight = weight.mul_(self._keep(multiplier)) if owned else weight * self._keep(multiplier)
-            owned = True
-        for left, right in plain:
-            weight = weight.baddbmm_(left.mT, right) if owned else torch.baddbmm(weight, left.mT, right)
-            owned = True
-        for each in full:
-            weight = weight.add_(each) if owned else weight + each
-            owned = True
-        return weight, None
+            weight.mul_(self._keep(multiplier))
+        return self._added(weight, plain, full), None
 
-    def rebuilt(self, weight: Tensor, sides: list[Sides], multiplier: float) -> Tensor:
-        """The weight before a step from the one after it, in place."""
-        for side in sides:
-            left, right = side.factors
-            weight.baddbmm_(left.mT, right, alpha=-1)
-        return weight.div_(self._keep(multiplier)) if self.shrinks else weight
+    def _added(self, total: Tensor, plain: list[tuple[Tensor, Tensor]], full: list[Tensor]) -> Tensor:
+        for left, right in plain:
+            total.baddbmm_(left.transpose(1, 2), right)
+        for each in full:
+            total.add_(each)
+        return total
+
+    def rebuilt(self, weight: Tensor, factors: list[tuple[Tensor, Tensor]], multiplier: float) -> None:
+        """From the weight after a step to the one before it, in place."""
+        for left, right in factors:
+            weight.baddbmm_(left.transpose(1, 2), right, alpha=-1)
+        if self.shrinks:
+            weight.div_(self._keep(multiplier))
 
     def _keep(self, multiplier: float) -> Tensor:
         return 1 - self.shrink * self.rate * multiplier
 
     def start(self, weight: Tensor, velocity: Tensor | None) -> Sums:
         """Sums that go on from the cotangents of weight and velocity."""
-        return Sums(
-            weight,
-            velocity,
-            [torch.zeros_like(part.coefficients) for part in self.parts],
-            torch.zeros_like(self.lost),
-            torch.zeros_like(self.lost),
-        )
+        tables = [torch.zeros_like(part.coefficients) for part in self.parts]
+        return Sums(weight, velocity, tables, torch.zeros_like(self.lost), torch.zeros_like(self.lost))
 
     def back(
         self,
         sums: Sums,
         sides: list[Sides],
+        factors: list[tuple[Tensor, Tensor]],
         values: Values,
         weight: Tensor,
         velocities: tuple[Tensor, Tensor] | None,
@@ -170,32 +168,36 @@ class Update:
 
         `weight` is the one before the step, `velocities` those before and after it.
         """
-        slope = sums.weight
+        slope, stepped = sums.weight, 1.0
         whole = None  # what the weight's cotangent gains
-        if velocities is not None:
+        if velocities is None:
+            stepped = multiplier
+        else:
             slope = self._through_velocity(sums, velocities, multiplier)
         found: Values = {}
-        for part_sum, side in zip(sums.tables, sides, strict=True):
-            power, turned = side.part.table.power, side.part.turned
+        for part, side, pair, scaled, total in zip(
+            self.parts, sides, factors, self._of(sides, multiplier), sums.tables, strict=True
+        ):
             seen = slope
-            if power:
-                seen = slope * _power(weight, power)
-                gained = side.product() * slope
-                if power > 1:
-                    gained = gained * _power(weight, power - 1) * power
+            if part.table.power:
+                seen = slope * _power(weight, part.table.power)
+                gained = _product(pair) * slope
+                if part.table.power > 1:
+                    gained = gained * _power(weight, part.table.power - 1) * part.table.power
                 whole = gained if whole is None else whole.add_(gained)
-            toward = seen.mT if turned else seen
-            anchor = torch.bmm(side.anchor.flatten(1, 2), toward).reshape(*side.anchor.shape[:3], -1)
-            events = anchor.shape[2]
-            met = torch.bmm(anchor.flatten(2), side.other.flatten(2).mT)
-            part_sum.add_(met, alpha=(multiplier if velocities is None else 1.0) / events)
-            other = _times(side.scaled.mT, anchor)
-            back = torch.bmm(side.mixed, toward.mT).reshape(side.anchor.shape)
-            for monomials, cotangents in zip(side.part.sides, (back, other), strict=True):
+            anchor, mixed = pair
+            if part.turned:
+                seen, anchor, mixed = seen.transpose(1, 2), mixed, anchor
+            runs, count, events, _ = side.anchor.shape
+            met = torch.bmm(anchor, seen).view(runs, count, events, -1)
+            total.baddbmm_(met.flatten(2), side.other.flatten(2).transpose(1, 2), alpha=stepped / events)
+            back = torch.bmm(mixed, seen.transpose(1, 2)).view(side.anchor.shape)
+            other = _times(scaled.transpose(1, 2), met)
+            for monomials, cotangents in zip(part.sides, (back, other), strict=True):
                 for place, monomial in enumerate(monomials):
                     _to_factors(found, monomial, values, cotangents[:, place])
         if self.shrinks:
-            sums.kept.add_(_dot(slope, weight), alpha=multiplier if velocities is None else 1.0)
+            sums.kept.add_(_dot(slope, weight), alpha=stepped)
             if velocities is None:
                 sums.weight.mul_(self._keep(multiplier))
             else:
@@ -243,8 +245,10 @@ def _to_terms(by_term: Tensor, table: Table, found: Float[Tensor, "R kn"]) -> No
 def _to_factors(found: Values, monomial: Monomial, values: Values, cotangent: Tensor) -> None:
     """Adds what a monomial's cotangent says of each of its factors."""
     for name, power in monomial:
-        others = [_power(values[each], other) for each, other in monomial if each != name]
-        slope = functools.reduce(torch.mul, others, cotangent)
+        slope = cotangent
+        for each, other in monomial:
+            if each != name:
+                slope = slope * _power(values[each], other)
         if power > 1:
             slope = slope * _power(values[name], power - 1) * power
         if FACTORS[name].side == "event":
@@ -260,12 +264,19 @@ def _stacked(
         powers = [_power(values[name], power) for name, power in monomial]
         value = functools.reduce(torch.mul, powers) if powers else like.new_ones(1, 1, 1)
         made.append(value if value.shape == shape else value.expand(shape))
-    return made[0].unsqueeze(1).contiguous() if len(made) == 1 else torch.stack(made, dim=1)
+    return made[0].contiguous().unsqueeze(1) if len(made) == 1 else torch.stack(made, dim=1)
 
 
 def _times(coefficients: Float[Tensor, "R k n"], values: Float[Tensor, "R n B size"]) -> Float[Tensor, "R k B size"]:
+    if coefficients.shape[1:] == (1, 1):
+        return values * coefficients[..., None]
     mixed = torch.bmm(coefficients, values.flatten(2))
-    return mixed.unflatten(2, values.shape[2:])
+    return mixed.view(len(values), -1, *values.shape[2:])
+
+
+def _product(factors: tuple[Tensor, Tensor]) -> Float[Tensor, "R I J"]:
+    left, right = factors
+    return torch.bmm(left.transpose(1, 2), right)
 
 
 def _power(value: Tensor, power: int) -> Tensor:
