@@ -51,11 +51,12 @@ class Step(NamedTuple):
 
 
 class _Signals:
-    """Cotangents of rates, errors, feedbacks and drives by population, None where there is none yet."""
+    """Cotangents of rates, errors, feedbacks and drives by population, None where there is none yet; and gains."""
 
     def __init__(self, count: int) -> None:
         self.rates: list[Tensor | None] = [None] * count
         self.errors, self.feedbacks, self.drives = list(self.rates), list(self.rates), list(self.rates)
+        self.gains = list(self.rates)
 
 
 class Eager(Walk):
@@ -219,6 +220,7 @@ class Eager(Walk):
                 self._taught_back(self.chain.taught[name], found, step, signals)
             else:
                 self._read_back(name, found, step, signals, weights, pairs)
+        signals.gains[1:] = [self.chain.gain(place, step.rates[place]) for place in range(1, self.chain.top + 1)]
         self._errors_back(step, signals, weights, pairs)
         self._activities_back(step, signals, weights, pairs)
         for name, stacked in pairs.items():
@@ -273,7 +275,7 @@ class Eager(Walk):
                 feedback = step.feedbacks[place]
                 if feedback is not None:
                     _add(signals.rates, place, chain.bent(place, error * feedback, step.rates[place]))
-                gained = times(error, chain.gain(place, step.rates[place]))
+                gained = times(error, signals.gains[place] if place else chain.gain(0, step.rates[0]))
                 back = gained if back is None else back + gained
             if back is None:
                 continue
@@ -297,7 +299,7 @@ class Eager(Walk):
             back, rate = signals.rates[place + 1], step.rates[place + 1]
             if back is not None:
                 last = place + 1 == chain.top
-                back = chain.output_back(back, rate) if last else times(back, chain.gain(place + 1, rate))
+                back = chain.output_back(back, rate) if last else times(back, signals.gains[place + 1])
                 _add(signals.drives, place + 1, back)
             drive, name = signals.drives[place + 1], chain.names[place]
             if drive is None:

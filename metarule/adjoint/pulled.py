@@ -23,14 +23,14 @@ from metarule.block import Block, BlockOutcome, World
 from metarule.learner import Columns, Learner
 from metarule.signals import State
 
-BUDGET = 24 << 20
-"""Bytes that the runs which are walked together may take."""
+BUDGET = 48 << 20
+"""Bytes that the runs which are walked together may take: eager torch wants many at a time."""
 
 WORTH = 1 << 18
 """Products of a weight and an event in a step, over all runs walked together, from which on its calls are worth it."""
 
-COPIES = 5
-"""Times that the weights of a run are there at once: before, as they go, their gradient, and a score's."""
+COPIES = 4
+"""Times that the weights that learn are there at once: before, as they go, their gradient, and a later score's."""
 
 GROWTH = 8.0
 """How much rounding errors may grow by undoing decay; beyond, weights are kept at once."""
@@ -40,10 +40,11 @@ HOME = 1024.0
 
 
 class Walker(NamedTuple):
-    """What makes a walk of a world and its columns, and `Walk.numbers` of what it makes."""
+    """What makes a walk of a world and its columns, `Walk.numbers` of what it makes, and bytes for those made at once."""
 
     made: Callable[[World, Columns], Walk]
     numbers: Callable[[Learner, int], int]
+    budget: int = BUDGET
 
 
 def pulled(block: Block, walk: Walker) -> BlockOutcome:
@@ -77,16 +78,18 @@ class _Cut(NamedTuple):
 
 def _cut(block: Block, walk: Walker, keep_weights: bool) -> _Cut:
     """How many runs at a time, in how many segments: more segments where too few runs would fit, at most sqrt(T)."""
-    steps, weights = len(block.steps), block.learner.weights_per_run
+    learner, steps = block.learner, len(block.steps)
+    weights = sum(math.prod(learner.network.shape(p)) for p in served(learner).values())
     root = max(math.isqrt(steps), 1)
-    taped = walk.numbers(block.learner, block.batch) + keep_weights * weights
+    taped = walk.numbers(learner, block.batch) + keep_weights * weights
     wanted = min(len(block.addresses), math.ceil(WORTH / (weights * block.batch)))
 
     def fitting(segments: int) -> int:
-        numbers = (COPIES + (segments if segments > 1 else 0)) * weights + math.ceil(steps / segments) * taped
-        return max(BUDGET // (numbers * block.dtype.itemsize), 1)
+        copies = COPIES + (segments if segments > 1 else 0)
+        numbers = learner.weights_per_run + copies * weights + math.ceil(steps / segments) * taped
+        return max(walk.budget // (numbers * block.dtype.itemsize), 1)
 
-    segments = max(block.segments, root if keep_weights else 1)
+    segments = max(block.segments or 1, root if keep_weights else 1)
     while segments < root and fitting(segments) < wanted:
         segments = min(2 * segments, root)
     return _Cut(fitting(segments), segments)
@@ -119,14 +122,14 @@ def _fading(block: Block) -> Bool[Tensor, "R"]:
         lost = shrinking(learner, projection, columns) * rate(learner, projection, columns)
         if lost.any():
             scheduled = lost.new_tensor([each[name] for each in multipliers])
-            growth = -(1 - lost[:, None] * scheduled).abs().log().sum(1) * block_share(block)
+            growth = -(1 - lost[:, None] * scheduled).abs().log().sum(1) * _share(block)
             fading = fading | ~(growth <= math.log(GROWTH))
     return fading
 
 
-def block_share(block: Block) -> float:
+def _share(block: Block) -> float:
     """The share of the steps that one segment holds."""
-    return min(math.ceil(len(block.steps) / block.segments) / len(block.steps), 1.0)
+    return min(math.ceil(len(block.steps) / (block.segments or 1)) / len(block.steps), 1.0)
 
 
 def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
@@ -147,7 +150,7 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
         for spans in segments[:-1]:
             begun.append(walk.there(_copied(begun[-1], world), _whole(spans), False)[0])
         end: State | None = None
-        gradient = _nothing(world, begun[0], columns)
+        gradient: Cotangents | None = None
         for spans, before in zip(reversed(segments), reversed(begun), strict=True):
             state, tapes = _copied(before, world), []
             for span in spans:
@@ -159,17 +162,20 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
                 if span.stop in block.score_at:
                     scores, found = _judged(world, columns, state)
                     total = {name: total[name] + value if total else value for name, value in scores.items()}
-                    gradient = gradient._replace(weights=_summed(gradient.weights, found))
+                    gradient = _joining(gradient, found, world, state, columns)
+                # steps after the last score have none, and are walked back for the state before them
+                gradient = gradient or _joining(None, {}, world, state, columns)
                 state, gradient = walk.back(state, tapes.pop(), gradient)
             if not keep_weights:
                 astray = astray | _away(world, state, before)
+    assert gradient is not None
     outcome = world.outcome(end or {}, total, _in_theta(world, theta, columns, start, gradient))
     return outcome, astray
 
 
 def _segments(block: Block) -> list[list[range]]:
     """The steps in segments, each cut at the scoring points."""
-    length = math.ceil(len(block.steps) / block.segments)
+    length = math.ceil(len(block.steps) / (block.segments or 1))
     segments = []
     for first in range(block.steps.start, block.steps.stop, length):
         last = min(first + length, block.steps.stop)
@@ -196,19 +202,27 @@ def _copied(state: State, world: World) -> State:
     return {**state, "weights": weights, "synapses": synapses}
 
 
-def _nothing(world: World, state: State, columns: Columns) -> Cotangents:
-    """Cotangents of 0."""
+def _joining(
+    gradient: Cotangents | None, found: dict[str, Tensor], world: World, state: State, columns: Columns
+) -> Cotangents:
+    """The cotangents with those that a score's gradient adds; the first ones are it, and nothing else."""
+    if gradient is not None:
+        for name, more in found.items():
+            gradient.weights[name].add_(more)
+        return gradient
     learner, mine = world.learner, served(world.learner)
+    velocities = {name: state["synapses"][name].get("velocity") for name in mine}
     return Cotangents(
-        {name: torch.zeros_like(state["weights"][name]) for name in mine},
-        {
-            name: torch.zeros_like(state["synapses"][name]["velocity"])
-            for name in mine
-            if "velocity" in state["synapses"][name]
-        },
+        {name: _own(found.get(name), state["weights"][name]) for name in mine},
+        {name: torch.zeros_like(velocity) for name, velocity in velocities.items() if velocity is not None},
         {name: torch.zeros_like(listed(learner, p, columns).coefficients) for name, p in mine.items()},
         {name: torch.zeros_like(rate(learner, p, columns)) for name, p in mine.items()},
     )
+
+
+def _own(found: Tensor | None, weight: Tensor) -> Tensor:
+    # autograd may hand out one tensor twice, and a walk overwrites it
+    return torch.zeros_like(weight) if found is None else found.clone(memory_format=torch.contiguous_format)
 
 
 def _judged(world: World, columns: Columns, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -224,10 +238,6 @@ def _judged(world: World, columns: Columns, state: State) -> tuple[dict[str, Ten
         return scores, {}
     found = torch.autograd.grad(score, list(weights.values()), torch.full_like(score, share), materialize_grads=True)
     return {name: value.detach() for name, value in scores.items()}, dict(zip(weights, found, strict=True))
-
-
-def _summed(total: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.add_(more[name]) if name in more else value for name, value in total.items()}
 
 
 def _away(world: World, state: State, before: State) -> Bool[Tensor, "R"]:
