@@ -56,7 +56,7 @@ class Block(NamedTuple):
     record: int | None
     carry: State | None
     dtype: torch.dtype
-    segments: int
+    segments: int | None
     engine: str = "reference"
 
 
@@ -125,7 +125,8 @@ class _Piece(NamedTuple):
 def _differentiated(world: World, theta: Float[Tensor, "R P"]) -> BlockOutcome:
     """Forward in segments without a graph, backward segment by segment: memory of one segment, time of two passes."""
     block = world.block
-    spans = _spans(block.steps, segments=block.segments)
+    segments = block.segments or round(math.sqrt(len(block.steps)))
+    spans = _spans(block.steps, segments=segments)
     born = [
         leaf.requires_grad for leaf in tree.leaves(world.start(block.learner.columns(theta.clone().requires_grad_())))
     ]

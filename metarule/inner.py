@@ -149,12 +149,13 @@ class InBlocks(Inner):
     """An engine that cuts the population into blocks.
 
     `block_runs` runs are computed together; with `wants` "grad", `segments` > 1 stores only the state between
-    segments and computes each twice (Griewank and Walther, 2000). `map` may spread blocks over processes.
+    segments and computes each twice (Griewank and Walther, 2000); None leaves their number to the engine. `map` may
+    spread blocks over processes.
     """
 
     block_runs: int | None = None
     dtype: torch.dtype = torch.float32
-    segments: int = 1
+    segments: int | None = 1
     map: Map = field(default=in_turn)
 
     def evaluate(
@@ -306,6 +307,9 @@ RUN: dict[str, Callable[[Block], BlockOutcome]] = {
 }
 """Engine of a block -> the function that computes it."""
 
+ADJOINTS = frozenset({Adjoint.name, FUSED_ADJOINT})
+"""Those that go back by hand, as many runs at a time as fit into a fixed share of memory."""
+
 
 def run(block: Block) -> BlockOutcome:
     """A block by its engine."""
@@ -368,7 +372,7 @@ def gathered(parts: list[BlockOutcome], asked: Question) -> Outcome:
     return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record, engine)
 
 
-ENGINES: dict[str, Callable[[int | None, torch.dtype, int, Map], Inner]] = {
+ENGINES: dict[str, Callable[[int | None, torch.dtype, int | None, Map], Inner]] = {
     engine.name: engine for engine in (Fastest, Reference, Fused, Adjoint)
 }
 """Engines by name, made from (block_runs, dtype, segments, map)."""

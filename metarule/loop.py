@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule import tree
-from metarule.inner import ENGINES, Fastest, Inner, Map, Outcome, Reference, Runs, in_turn
+from metarule.inner import ENGINES, Inner, Map, Outcome, Runs, in_turn
 from metarule.ledger import Ledger
 from metarule.outer import OuterLoop
 from metarule.rng import noise_for
@@ -59,13 +59,11 @@ class Generation:
 
 
 def engine_for(search: Search, map: Map = in_turn) -> Inner:
-    """The engine that a search names; "auto" is the reference, and `higher` where a torch module is trained."""
+    """The engine that a search names; `higher` where a torch module is trained."""
     dtype = getattr(torch, search.inner.precision)
     if search.model is not None:
         return Unrolled(dtype, map)
-    # "auto" stays with the reference until what the README quotes was measured with the fused engine, to other bits
-    name = Reference.name if search.inner.engine == Fastest.name else search.inner.engine
-    return ENGINES[name](search.inner.block_runs, dtype, search.segments, map)
+    return ENGINES[search.inner.engine](search.inner.block_runs, dtype, search.inner.segments, map)
 
 
 def generations(

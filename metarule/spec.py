@@ -117,7 +117,7 @@ class Search:
 
     @property
     def segments(self) -> int:
-        """Segments of an inner run between which a meta-gradient stores the state."""
+        """Segments of an inner run between which autograd stores the state."""
         return self.inner.segments or round(math.sqrt(self.steps))
 
     def score_at(self, steps: range) -> tuple[int, ...]:

@@ -86,8 +86,8 @@ class InnerSpec:
 
     The loss is that at the end, or the mean of those after every `score_every` steps. Every generation sees fresh
     episodes, or always the same with `fixed_episodes`. `block_runs` runs are computed together and `segments` > 1
-    trades time for memory in meta-gradients (left out: the root of the steps); both are part of the spec, so that
-    results never depend on the number of workers.
+    trades time for memory in meta-gradients (left out: the root of the steps by autograd, what fits by the adjoint);
+    both are part of the spec, so that results never depend on the number of workers.
     """
 
     steps: int | None = None

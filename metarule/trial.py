@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 
+from metarule.adjoint.pulled import COPIES
 from metarule.evaluation import GRID, SPARE, check_tunable
-from metarule.inner import Runs
+from metarule.inner import ADJOINTS, InBlocks, Runs
 from metarule.learner import Learner
 from metarule.loop import engine_for
 from metarule.module_learner import ONE_RATE
@@ -185,7 +186,17 @@ def _kept(search: Search) -> float:
     """Copies of the state that a gradient through the steps keeps: those of one segment, and one for each segment."""
     if search.model is not None:
         return search.steps + 1
+    if _by_adjoint(search):
+        return COPIES
     return search.steps / search.segments + (search.segments if search.segments > 1 else 0)
+
+
+def _by_adjoint(search: Search) -> bool:
+    """Whether its gradients are computed by an adjoint, which takes as many runs at a time as fit."""
+    if search.model is not None or "grad" not in search.outer.wants:
+        return False
+    engine = engine_for(search)
+    return isinstance(engine, InBlocks) and engine.serving(search.learner, search.outer.wants, None) in ADJOINTS
 
 
 def physical() -> int:
@@ -210,13 +221,15 @@ def check_memory(search: Search, workers: int = 1, searches: int = 1) -> None:
             f"{budget.candidates}, outer.generations = {budget.generations}, battery.episodes = "
             f"{search.battery.episodes}); lower one of them"
         )
-    copies = f" x {math.ceil(needed.copies)} copies of {search.steps} steps in inner.segments = {search.segments}"
+    by_adjoint = _by_adjoint(search)
+    of = "the weights" if by_adjoint else f"{search.steps} steps in inner.segments = {search.segments}"
+    copies = f" x {math.ceil(needed.copies)} copies of {of}"
     of_rules = f", {needed.rules} numbers of rules at them" if needed.rules else ""
     raise SpecError(
         f"{sums}{needed.weights} weights{of_rules} and {needed.rates} rates per run (network of {_units(search)} "
         f"units, inner.batch = {search.inner.batch}) x {needed.together} runs together (inner.block_runs = "
         f"{search.inner.block_runs}) x {needed.working} workers (--workers){copies if needed.copies > 2 else ''}; "
-        f"lower one of them{', or raise inner.segments' if needed.copies > 2 else ''}"
+        f"lower one of them{', or raise inner.segments' if needed.copies > 2 and not by_adjoint else ''}"
     )
 
 

@@ -20,6 +20,7 @@ from metarule.runs import RunFolder
 
 TINY = ("outer.generations=1", "outer.candidates=4", "inner.episodes=1", "inner.steps=2", "battery.episodes=2")
 GRADIENT = ("outer.kind=meta_gradient", "outer.candidates=1")
+AUTOGRAD = "inner.engine=reference"
 
 
 def searched(name, *overrides):
@@ -116,7 +117,7 @@ def test_backprop_with_the_same_rules_is_left_out_where_it_cannot_be_built(tmp_p
         (("battery.episodes=1000000000000",), 1, ("battery.episodes = 1000000000000",)),
         (("inner.batch=1000000000", "task.kind=teacher", "inner.steps=1"), 2, ("inner.batch = 1000000000",)),
         (
-            (*GRADIENT, "network.hidden=[20000]", "inner.block_runs=72", "inner.segments=1"),
+            (*GRADIENT, "network.hidden=[20000]", "inner.block_runs=72", "inner.segments=1", AUTOGRAD),
             1,
             ("raise inner.segments",),
         ),
@@ -135,10 +136,11 @@ def test_memory_grows_with_blocks_workers_and_kept_steps_and_counts_searches_sid
     many = searched("first_rule", "inner.block_runs=48")
     assert trial.memory(many).blocks_bytes == 4 * trial.memory(few).blocks_bytes
     assert trial.memory(few, 3).blocks_bytes == 3 * trial.memory(few).blocks_bytes
-    whole = trial.memory(searched("first_rule", *GRADIENT, "inner.segments=1"))
-    parts = trial.memory(searched("first_rule", *GRADIENT, "inner.segments=10"))
+    whole = trial.memory(searched("first_rule", *GRADIENT, AUTOGRAD, "inner.segments=1"))
+    parts = trial.memory(searched("first_rule", *GRADIENT, AUTOGRAD, "inner.segments=10"))
     assert whole.copies == 252
     assert parts.copies == 37
+    assert trial.memory(searched("first_rule", *GRADIENT)).copies < 10  # the adjoint rebuilds the weights
     monkeypatch.setattr(trial, "physical", lambda: int(1.5 * trial.memory(few).bytes))
     trial.check_memory(few)
     with pytest.raises(SpecError, match="2 searches at a time"):
