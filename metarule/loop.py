@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule import tree
-from metarule.inner import ENGINES, Inner, Map, Outcome, Runs, in_turn
+from metarule.inner import ENGINES, Fastest, Fused, Inner, Map, Outcome, Runs, in_turn
 from metarule.ledger import Ledger
 from metarule.outer import OuterLoop
 from metarule.rng import noise_for
@@ -198,6 +198,15 @@ def begun(search: Search) -> OuterLoop:
     return outer
 
 
+def _said(engine: str, search: Search) -> str:
+    """Which engine ran, and why it was not the fused one where the choice was free."""
+    why = None
+    if search.model is None and search.inner.engine == Fastest.name and not engine.startswith(Fused.name):
+        reasons = (Fused().can(each.learner, search.outer.wants) for each in search.structures)
+        why = next((reason for reason in reasons if reason), None)
+    return f"engine: {engine}{f', as {why}' if why else ''}"
+
+
 def run(
     search: Search,
     folder: RunFolder,
@@ -236,7 +245,7 @@ def run(
         }
         folder.append("timing.jsonl", timing)
         report(generation)
-        for warning in (f"engine: {generation.engine}", *outer.warnings):
+        for warning in (_said(generation.engine, search), *outer.warnings):
             if warning not in said:
                 warn(warning)
             said.add(warning)

@@ -372,10 +372,15 @@ def test_a_search_that_asks_for_fused_runs_on_it_and_its_timings_say_so(tmp_path
     assert [text for text in said if text.startswith("engine: ")] == [f"engine: {lines[0]['engine']}"]
 
 
-def test_a_search_that_asks_for_nothing_runs_on_the_reference_and_says_so(tmp_path):
+@pytest.mark.parametrize(
+    ("overrides", "engine"),
+    [((), "fused (" if HERE else "reference, as "), (("synapse.kind=adam",), "reference, as synapse.kind = 'adam'")],
+)
+def test_a_search_that_asks_for_nothing_takes_the_fastest_engine_and_says_which_and_why(tmp_path, overrides, engine):
     said: list[str] = []
-    jobs.start(RunFolder(tmp_path / "run"), searched(), "", listener=jobs.Listener(message=said.append))
-    assert [text for text in said if text.startswith("engine: ")] == ["engine: reference"]
+    jobs.start(RunFolder(tmp_path / "run"), searched(*overrides), "", listener=jobs.Listener(message=said.append))
+    (line,) = [text for text in said if text.startswith("engine: ")]
+    assert line.startswith(f"engine: {engine}")
 
 
 def test_a_search_that_asks_for_fused_and_cannot_have_it_is_refused_before_it_begins(tmp_path):
