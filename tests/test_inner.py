@@ -31,7 +31,7 @@ from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.credit.sign_symmetry import SignSymmetry
-from metarule.inner import Fused, InBlocks, Reference, Runs, unheard
+from metarule.inner import Adjoint, Fused, InBlocks, Reference, Runs, unheard
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.params import Param
@@ -58,14 +58,20 @@ LEARNERS = {
 }
 every_learner = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS.keys())
 
+ENGINES = (Reference, Fused, Adjoint)
+
 # every engine with every learner that it can train
 ABLE = {
     f"{engine.name}-{name}": (engine, learner)
-    for engine in (Reference, Fused)
+    for engine in ENGINES
     for name, learner in LEARNERS.items()
     if engine().can(learner) is None
 }
 every_engine = pytest.mark.parametrize(("engine", "learner"), ABLE.values(), ids=ABLE.keys())
+every_gradient = pytest.mark.parametrize(
+    ("engine", "learner"),
+    [pytest.param(*each, id=name) for name, each in ABLE.items() if each[0]().can(each[1], EVERYTHING) is None],
+)
 on_terms = pytest.mark.parametrize("engine", [engine for engine, each in ABLE.values() if each is LEARNERS["terms"]])
 
 
@@ -147,7 +153,7 @@ def test_order_of_candidates_and_episodes_is_a_matter_of_names_only(engine, lear
     ("engine", "wants"),
     [
         (engine, wants)
-        for engine in (Reference, Fused)
+        for engine in ENGINES
         for wants in (frozenset({"loss", "carry"}), EVERYTHING)
         if engine().can(LEARNERS["terms"], wants) is None
     ],
@@ -205,19 +211,19 @@ def test_evaluate_overwrites_neither_theta_nor_the_carry_that_it_is_handed(engin
 
 
 @pytest.mark.parametrize("segments", [2, 3, 12])
-@every_learner
-def test_gradient_in_segments_equals_the_plain_gradient(learner, segments):
+@every_gradient
+def test_gradient_in_segments_equals_the_plain_gradient(engine, learner, segments):
     theta = rows(learner)
     settings = {"runs": EIGHT, "wants": EVERYTHING, "score_at": (5, 12)}
-    plain = train(learner, theta, 12, **settings)
-    cut = train(learner, theta, 12, engine=Reference(dtype=torch.float64, segments=segments), **settings)
+    plain = train(learner, theta, 12, engine=exact(engine), **settings)
+    cut = train(learner, theta, 12, engine=exact(engine, segments=segments), **settings)
     same(cut, plain, 1e-12)
 
 
-@every_learner
-def test_meta_gradient_equals_central_differences(learner):
+@every_gradient
+def test_meta_gradient_equals_central_differences(engine, learner):
     theta = rows(learner)
-    outcome = train(learner, theta, 8, runs=EIGHT, wants=EVERYTHING, score_at=(4, 8))
+    outcome = train(learner, theta, 8, runs=EIGHT, engine=exact(engine), wants=EVERYTHING, score_at=(4, 8))
     expected = central_differences(
         lambda row: train(learner, row, 8, runs=EIGHT, score_at=(4, 8)).loss[:, :, 0].mean(1), theta
     )
@@ -225,12 +231,12 @@ def test_meta_gradient_equals_central_differences(learner):
     torch.testing.assert_close(outcome.grad, expected, rtol=1e-6, atol=1e-8)
 
 
-@every_learner
-def test_meta_gradient_from_a_carry_is_that_of_the_remaining_steps(learner):
+@every_gradient
+def test_meta_gradient_from_a_carry_is_that_of_the_remaining_steps(engine, learner):
     theta = rows(learner)
     carry = train(learner, theta, 6, runs=EIGHT).carry
     rest = {"runs": EIGHT, "carry": carry}
-    outcome = train(learner, theta, range(6, 12), wants=EVERYTHING, **rest)
+    outcome = train(learner, theta, range(6, 12), engine=exact(engine), wants=EVERYTHING, **rest)
     expected = central_differences(lambda row: train(learner, row, range(6, 12), **rest).loss[:, :, 0].mean(1), theta)
     assert outcome.grad is not None
     torch.testing.assert_close(outcome.grad, expected, rtol=1e-6, atol=1e-8)

@@ -40,7 +40,7 @@ HOME = 1024.0
 
 
 class Walker(NamedTuple):
-    """What makes a walk of a world and its columns, `Walk.numbers` of what it makes, and bytes for those made at once."""
+    """What makes a walk of a world and its columns, `Walk.numbers` of such walks, and bytes that one may take."""
 
     made: Callable[[World, Columns], Walk]
     numbers: Callable[[Learner, int], int]
