@@ -26,7 +26,7 @@ Pairs = dict[str, list[tuple[Tensor, Tensor]]]
 
 def run_adjoint(block: Block) -> BlockOutcome:
     """Train, score and differentiate one block of runs."""
-    return pulled(block, Walker(Eager, Eager.numbers))._replace(engine=NAME)
+    return pulled(block, WALKER)._replace(engine=NAME)
 
 
 class Step(NamedTuple):
@@ -326,3 +326,6 @@ def _add(cotangents: list[Tensor | None], place: int, more: Tensor | None) -> No
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+WALKER = Walker(Eager, Eager.numbers)
