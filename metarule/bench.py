@@ -1,322 +1,202 @@
-"""Throughput of the population engine, interleaved with how it would be written otherwise, as ratios.
+"""Throughput of the population engines, interleaved with how it would be written otherwise, as ratios.
 
-The work is the same everywhere: feedback alignment with {error_pre, error_pre_error, subspace_oja}, combined in
-activation space, data read by index, weights given. `naive` trains one network at a time; `vmap` maps a one-network
-step over runs with torch.func; `reference` and `fused` are metarule's engines, the latter where it has a kernel. Final
-weights are compared before anything is timed.
+The work is that of `bench_work`, for everybody: a population from its first weights to its held-out losses. `naive`,
+`loop` and `vmap` are `bench_written`'s, the first two on a few runs, one core; `reference` and `fused` are metarule's
+engines, the latter where it has a kernel; `jax` is the fastest variant of `bench_jax`. Losses are compared before
+anything is timed.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from metarule.credit.feedback import feedback_name
-from metarule.credit.feedback_alignment import FeedbackAlignment
-from metarule.inner import Fused, Inner, Reference, Runs
-from metarule.learner import ANY, Learner
-from metarule.network import Network
-from metarule.rng import Noise, noise_for
-from metarule.rules.terms import Terms
-from metarule.signals import Batch, State
-from metarule.synapses.sgd import Sgd
-from metarule.tasks.base import Episode, Rows, Task
+from metarule.bench_process import Row, answered, apart, clock, interleaved, machine, ratio, threads
+from metarule.bench_roofline import peaks
+from metarule.bench_work import CELLS, ON_TWO_CORES, Cell, Setting, chosen, setting
+from metarule.bench_written import loop, naive, vmap
+from metarule.inner import Fused, Inner, Reference
 
-POOL = 512
-"""Random images that every run draws its batches from."""
+REPEATS = 5
+CLOSE = 1e-4
+"""How far two engines' losses may be apart, as a share of the most that learning changed any of them."""
 
 
-class Cell(NamedTuple):
-    """One line of the benchmark: a network, R runs, B images per step, T steps."""
+class Answer(NamedTuple):
+    """Losses of the runs that were trained, and what trained them."""
 
-    sizes: tuple[int, ...]
-    runs: int
-    batch: int
-    steps: int
-
-    @property
-    def network(self) -> str:
-        """The sizes, as in 64-32-10."""
-        return "-".join(map(str, self.sizes))
-
-    @property
-    def operations(self) -> int:
-        """Floating-point operations that a step of one run takes at least, of W weights: 10 B W + 2 W.
-
-        Forward, feedback and reconstruction take 2 B W each, the update by 2 B factors 4 B W, reading it 2 W.
-        """
-        weights = sum(size_in * size_out for size_in, size_out in itertools.pairwise(self.sizes))
-        return (10 * self.batch + 2) * weights
+    losses: Float[Tensor, "R"]
+    ran: str
 
 
-CELLS = (
-    Cell((64, 32, 10), 64, 16, 50),
-    Cell((64, 32, 10), 64, 1, 50),
-    Cell((784, 128, 64, 10), 64, 1, 50),
-    Cell((784, 128, 64, 10), 64, 16, 30),
-)
-
-THETA = {"error_pre": 0.01, "error_pre_error": 0.01, "subspace_oja": 0.005}
-"""Raw coefficients small enough that no run is chaotic: engines can be compared weight by weight."""
+Engine = Callable[[Setting], Answer]
 
 
-@dataclass(frozen=True)
-class Workload(Task):
-    """Random images and labels by index; what is measured is the engine, not the data."""
-
-    kind = "bench"
-    source = "this module"
-    metrics = {"held_out_loss": "min"}  # noqa: RUF012
-
-    cell: Cell
-    data: Data
-
-    @property
-    def inputs(self) -> int:
-        return self.cell.sizes[0]
-
-    @property
-    def outputs(self) -> int:
-        return self.cell.sizes[-1]
-
-    def sample(self, noise: Noise, batch: int) -> Episode:
-        return _Episode(self.data.images, self.data.targets, order(self.cell, noise))
-
-    def held_out(self) -> Task:
-        return self
+def _engine(engine: Inner, world: Setting) -> Answer:
+    outcome = world.evaluated(engine)
+    return Answer(outcome.loss.reshape(-1), outcome.engine)
 
 
-class Data(NamedTuple):
-    """A pool of images, their one-hot labels, and which of them each run sees when."""
-
-    images: Float[Tensor, "images J"]
-    targets: Float[Tensor, "images I"]
-    order: Int[Tensor, "R T B"]
+def _written(function: Callable[[Setting], Tensor], world: Setting) -> Answer:
+    return Answer(function(world).double(), function.__name__)
 
 
-def drawn(cell: Cell, noise: Noise) -> Data:
-    """The cell's data; the pool is one for all runs."""
-    one = noise_for([("bench", 0)], noise.dtype)
-    images = one.at("images").uniform(POOL, cell.sizes[0])[0]
-    targets = torch.eye(cell.sizes[-1], dtype=noise.dtype)[one.at("labels").integers(cell.sizes[-1], POOL)[0]]
-    return Data(images, targets, order(cell, noise))
+WRITTEN: dict[str, Engine] = {
+    function.__name__: functools.partial(_written, function) for function in (naive, loop, vmap)
+}
+ENGINES: dict[str, Engine] = {engine.name: functools.partial(_engine, engine) for engine in (Reference(), Fused())}
+"""Those of one core, and those of any number."""
+
+BASES = ("naive", "loop", "reference")
+"""Whom all others are compared with, beside the peer."""
 
 
-def order(cell: Cell, noise: Noise) -> Int[Tensor, "R T B"]:
-    """Which images each run sees at each step."""
-    return noise.at("order").integers(POOL, cell.steps, cell.batch)
-
-
-@dataclass(frozen=True, eq=False)
-class _Episode(Episode):
-    images: Tensor
-    targets: Tensor
-    order: Tensor
-
-    def train(self, step):
-        rows = self.order[:, step]
-        return Batch(self.images[rows], self.targets[rows])
-
-    def rows(self, steps):
-        shown = self.order[:, steps.start : steps.stop]
-        return Rows(self.images, shown, self.targets, shown)
-
-    def score(self, respond, weights):
-        return {"held_out_loss": next(iter(weights.values())).mean((1, 2))}
-
-
-class Setting(NamedTuple):
-    """What every engine starts from: the learner, its data and its initial weights."""
-
-    cell: Cell
-    learner: Learner
-    data: Data
-    state: State
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """Initial weights by projection."""
-        return self.state["weights"]
-
-
-def setting(cell: Cell) -> Setting:
-    """A cell's learner, data and weights, the same for all engines."""
-    network = Network.chain(cell.sizes, "tanh")
-    rule = Terms(tuple(THETA), normalise=False)
-    learner = Learner(network, FeedbackAlignment(), {"forward": rule}, {ANY: Sgd()})
-    noise = noise_for([(0, "episode", run) for run in range(cell.runs)], torch.float32)
-    state = learner.init(learner.columns(torch.zeros(cell.runs, len(THETA))), noise)
-    return Setting(cell, learner, drawn(cell, noise.at("data")), state)
-
-
-def reference(world: Setting) -> dict[str, Tensor]:
-    """All runs in lockstep."""
-    return _evaluated(Reference(), world)
-
-
-def fused(world: Setting) -> dict[str, Tensor]:
-    """One run at a time in compiled code."""
-    return _evaluated(Fused(), world)
-
-
-def _evaluated(engine: Inner, world: Setting) -> dict[str, Tensor]:
-    cell = world.cell
-    outcome = engine.evaluate(
-        world.learner,
-        torch.tensor([list(THETA.values())]),
-        Workload(cell, world.data),
-        Runs((0,), tuple(range(cell.runs))),
-        range(cell.steps),
-        cell.batch,
-        wants=frozenset({"carry"}),
-        carry=world.state,
-    )
-    assert outcome.carry is not None
-    return outcome.carry["weights"]
-
-
-def naive(world: Setting) -> dict[str, Tensor]:
-    """One network at a time, in place, with the same factored arithmetic and no autograd."""
-    cell, names = world.cell, _names(world)
-    error_pre, error_pre_error, oja = (value / cell.batch for value in THETA.values())
-    finished: dict[str, list[Tensor]] = {name: [] for name, _ in names}
-    with torch.no_grad():
-        for run in range(cell.runs):
-            forward = [world.weights[name][run].clone() for name, _ in names]
-            feedback = [world.weights[back][run] for _, back in names]
-            for step in range(cell.steps):
-                rows = world.data.order[run, step]
-                rates = [world.data.images[rows]]
-                for weight in forward[:-1]:
-                    rates.append(torch.tanh(rates[-1] @ weight.t()))
-                rates.append(torch.softmax(rates[-1] @ forward[-1].t(), dim=1))
-                error = world.data.targets[rows] - rates[-1]
-                for layer in range(len(forward) - 1, -1, -1):
-                    pre, post, weight = rates[layer], rates[layer + 1], forward[layer]
-                    pre_error = (error @ feedback[layer].t()) * (1 - pre * pre)
-                    left = torch.cat((error, post))
-                    taught = torch.add(pre * error_pre, pre_error, alpha=error_pre_error)
-                    kept = torch.addmm(pre * oja, post, weight, alpha=-oja)
-                    weight.addmm_(left.t(), torch.cat((taught, kept)))
-                    error = pre_error
-            for (name, _), weight in zip(names, forward, strict=True):
-                finished[name].append(weight)
-    return {name: torch.stack(weights) for name, weights in finished.items()}
-
-
-def vmap(world: Setting) -> dict[str, Tensor]:
-    """A one-network step mapped over runs by torch.func.vmap: the shortest way to write a population."""
-    cell, names = world.cell, _names(world)
-
-    error_pre, error_pre_error, oja = (value / cell.batch for value in THETA.values())
-
-    def step(forward: list[Tensor], feedback: list[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
-        rates = [x]
-        for weight in forward[:-1]:
-            rates.append(torch.tanh(rates[-1] @ weight.t()))
-        rates.append(torch.softmax(rates[-1] @ forward[-1].t(), dim=1))
-        error = y - rates[-1]
-        updated = list(forward)
-        for layer in range(len(forward) - 1, -1, -1):
-            pre, post, weight = rates[layer], rates[layer + 1], forward[layer]
-            pre_error = (error @ feedback[layer].t()) * (1 - pre * pre)
-            taught = error_pre * pre + error_pre_error * pre_error
-            kept = oja * (pre - post @ weight)
-            updated[layer] = weight + torch.cat((error, post)).t() @ torch.cat((taught, kept))
-            error = pre_error
-        return updated
-
-    mapped = torch.func.vmap(step)
-    forward = [world.weights[name] for name, _ in names]
-    feedback = [world.weights[back] for _, back in names]
-    with torch.no_grad():
-        for number in range(cell.steps):
-            rows = world.data.order[:, number]
-            forward = mapped(forward, feedback, world.data.images[rows], world.data.targets[rows])
-    return {name: weight for (name, _), weight in zip(names, forward, strict=True)}
-
-
-Engine = Callable[[Setting], dict[str, Tensor]]
-ENGINES: dict[str, Engine] = {"naive": naive, "vmap": vmap, "reference": reference}
-
-
-def engines(world: Setting) -> dict[str, Engine]:
+def engines(world: Setting, cores: int = 1) -> dict[str, Engine]:
     """Those that can do the work on this machine."""
-    return ENGINES if Fused().can(world.learner) else {**ENGINES, "fused": fused}
+    able = dict(ENGINES)
+    if Fused().can(world.learner):
+        del able[Fused.name]
+    return {**WRITTEN, **able} if cores == 1 else able
 
 
-def _names(world: Setting) -> list[tuple[str, str]]:
-    return [(p.name, feedback_name(p)) for p in world.learner.network.projections]
+def agreement(world: Setting, answers: dict[str, Tensor]) -> float:
+    """Largest difference of any loss from the reference's, as a share of the most that learning changed a loss."""
+    expected = answers["reference"]
+    untaught = _engine(Reference(), world._replace(theta=torch.zeros_like(world.theta))).losses
+    learned = float((expected - untaught).abs().max())
+    return max(float((found - expected[: len(found)]).abs().max()) / learned for found in answers.values())
 
 
-def agreement(world: Setting) -> float:
-    """Largest difference of any final weight between the engines, relative to the largest weight."""
-    results = [engine(world) for engine in engines(world).values()]
-    last = results[-1]
-    largest = max(float(last[name].abs().max()) for name, _ in _names(world))
-    return max(
-        float((result[name] - last[name]).abs().max()) / largest for result in results for name, _ in _names(world)
-    )
+def measure(
+    repeats: int = REPEATS,
+    cells: Sequence[Cell] = CELLS,
+    peer: str | None = None,
+    cores: int = 1,
+    thorough: bool = True,
+) -> list[Row]:
+    """Run-steps per second of every engine on every cell, medians over interleaved repeats, in this process.
 
-
-def _sgemm(size: int = 1024) -> float:
-    """Operations per second of torch's product of two large matrices: what a step could reach at most."""
-    left, right = torch.rand(2, size, size)
-    began = time.perf_counter()
-    torch.mm(left, right)
-    return 2 * size**3 / (time.perf_counter() - began)
-
-
-def measure(repeats: int = 5, cells: tuple[Cell, ...] = CELLS) -> list[dict[str, Any]]:
-    """Run-steps per second of every engine on every cell, medians over interleaved repeats; one thread.
-
-    `fraction_of_sgemm` is the share of a large matrix product's speed at which the step's least operations are done.
-    Raises RuntimeError where two engines do not compute the same weights to 1e-4.
+    `ratio_to_...`: how many times as fast as another one, the median of each repeat's ratio. `fraction_of_sgemm` and
+    `fraction_of_l2` are the shares of a large matrix product's speed, and of the speed at which L2 is read, at which
+    the least operations are done and the least bytes of weights are moved.
+    Raises RuntimeError where two engines do not come to the same losses.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with threads(cores):
+        return [row for cell in cells for row in _measured(cell, repeats, peer, cores, thorough)]
+
+
+def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: bool) -> list[Row]:
+    world, seconds = setting(cell), clock(cores)
+    running = {name: functools.partial(engine, world) for name, engine in engines(world, cores).items()}
+    answers = {name: engine() for name, engine in running.items()}  # also the warm-up
+    losses = {name: answer.losses for name, answer in answers.items()}
+    rivals: dict[str, Callable[[], Any]] = {}
+    tried: dict[str, float] = {}
+    if peer is not None:
+        from metarule import bench_jax
+
+        contest = bench_jax.contest(bench_jax.losses, world, bench_jax.populations(cores), seconds, thorough)
+        rivals = {variant.label: ready for variant, ready in contest.finalists.items()}
+        tried = {variant.label: spent for variant, spent in contest.tried.items()}
+        losses |= {label: torch.tensor(ready(), dtype=torch.float64) for label, ready in rivals.items()}
+    apart = agreement(world, losses)
+    if apart > CLOSE:
+        raise RuntimeError(f"bench: losses differ by {apart:.1e} of what was learned, on {cell.label}")
+    limits = peaks(cores)
+    found = interleaved({**running, **rivals}, repeats, seconds)
+    # an engine that trains one network after another was given a few of them
+    per_step = {name: [each / (len(losses[name]) * cell.steps) for each in times] for name, times in found.items()}
+    best = min(rivals, key=lambda label: statistics.median(per_step[label]), default=None)
+    if peer is not None:
+        per_step[peer] = [min(times) for times in zip(*(per_step.pop(label) for label in rivals), strict=True)]
     rows = []
-    try:
-        for cell in cells:
-            world = setting(cell)
-            apart = agreement(world)  # also the warm-up
-            if apart > 1e-4:
-                raise RuntimeError(f"bench: engines differ by {apart:.1e} on {cell}")
-            running = engines(world)
-            seconds: dict[str, list[float]] = {name: [] for name in running}
-            peak = []
-            for _ in range(repeats):
-                peak.append(_sgemm())
-                for name, engine in running.items():
-                    began = time.perf_counter()
-                    engine(world)
-                    seconds[name].append(time.perf_counter() - began)
-            for name, times in seconds.items():
-                ratios = {
-                    f"ratio_to_{other}": [slow / fast for slow, fast in zip(seconds[other], times, strict=True)]
-                    for other in ("naive", "reference")
-                }
-                speed = cell.runs * cell.steps / statistics.median(times)
-                rows.append(
-                    {
-                        "network": cell.network,
-                        "runs": cell.runs,
-                        "batch": cell.batch,
-                        "steps": cell.steps,
-                        "engine": name,
-                        "run_steps_per_second": round(speed, 1),
-                        **{key: round(statistics.median(values), 2) for key, values in ratios.items()},
-                        "fraction_of_sgemm": round(speed * cell.operations / statistics.median(peak), 3),
-                    }
-                )
-    finally:
-        torch.set_num_threads(threads)
+    for name, times in per_step.items():
+        speed = 1 / statistics.median(times)
+        row = {
+            "cell": cell.label, "network": "-".join(map(str, cell.sizes)), "runs": cell.runs,
+            "candidates": cell.candidates, "episodes": cell.episodes, "batch": cell.batch, "steps": cell.steps,
+            "cores": cores, "engine": name, "ran": answers[name].ran if name in answers else f"{peer} {best}",
+            "run_steps_per_second": round(speed, 1),
+        }  # fmt: skip
+        row |= {f"ratio_to_{base}": ratio(per_step[base], times) for base in BASES if base in per_step}
+        if peer is not None:
+            row |= {"ratio_to_peer": ratio(per_step[peer], times), "peer_variant": best}
+        share = speed / (cell.runs * cell.steps)
+        row |= {
+            "fraction_of_sgemm": round(share * cell.operations / limits.sgemm, 3),
+            "fraction_of_l2": round(share * cell.bytes / limits.l2, 3),
+            "sgemm_gflops": round(limits.sgemm / 1e9, 1),
+            "l2_gbytes_per_second": round(limits.l2 / 1e9, 1),
+            "loss_apart": apart,
+            **machine(peer),
+        }
+        if name == peer:
+            trained = cell.runs * cell.steps
+            row["variants"] = {label: round(trained / spent, 1) for label, spent in tried.items()}
+        rows.append(row)
     return rows
+
+
+def compared(
+    repeats: int = REPEATS,
+    parts: Sequence[str] = (),
+    peer: str | None = None,
+    cores: Sequence[int] = (1, 2),
+    heard: Callable[[list[Row]], object] = lambda rows: None,
+) -> list[Row]:
+    """`measure` of the cells whose labels begin with one of `parts`: on one core, and some of them on two.
+
+    Each number of cores in a process of its own; `heard` is told the rows of each cell as they come.
+    `ratio_to_one_core`, where a cell ran on both: the gain.
+    """
+    rows: list[Row] = []
+    for count in cores:
+        cells = chosen(CELLS, parts) if count == 1 else [each for each in chosen(CELLS, parts) if each in ON_TWO_CORES]
+        for part in apart("bench", {"cells": cells, "repeats": repeats, "peer": peer}, count):
+            heard(part)
+            rows += part
+    alone = {(row["cell"], row["engine"]): row["run_steps_per_second"] for row in rows if row["cores"] == 1}
+    for row in rows:
+        if row["cores"] > 1 and (row["cell"], row["engine"]) in alone:
+            gain = row["run_steps_per_second"] / alone[row["cell"], row["engine"]]
+            row["ratio_to_one_core"] = round(gain, 3)
+    return rows
+
+
+COLUMNS = {
+    "ratio_to_naive": "to naive",
+    "ratio_to_loop": "to loop",
+    "ratio_to_reference": "to reference",
+    "ratio_to_peer": "to peer",
+    "ratio_to_one_core": "to one core",
+    "fraction_of_sgemm": "of sgemm",
+    "fraction_of_l2": "of L2",
+}
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """The columns that fit on a page, of rows of one number of cores."""
+    return [
+        {
+            "cell": row["cell"],
+            "engine": row["ran"],
+            "run-steps/s": round(row["run_steps_per_second"]),
+            **{title: row[key] for key, title in COLUMNS.items() if all(key in each for each in rows)},
+        }
+        for row in rows
+    ]
+
+
+def _asked(cells: list[list[Any]], **settings: Any) -> Iterator[list[Row]]:
+    for sizes, *rest in cells:
+        yield measure(cells=[Cell(tuple(sizes), *rest)], **settings)
+
+
+if __name__ == "__main__":
+    answered(_asked)

@@ -1,80 +1,101 @@
-"""Memory of a meta-gradient by the number of inner steps: how much the process grows, each in one of its own.
+"""Memory of a meta-gradient: how much the process grows, each in one of its own.
 
-The work is that of `bench` on its smallest network. `reverse` stores every step, `segments` the root of them, `forward`
-and `differences` none. Peaks are the system's own, above what two steps took; with glibc's threshold for large blocks
-held down, without which freed memory may look used.
+Cells with more and more steps, with more and more runs, and a wide network that sees one image a step. `reverse`
+stores every step, `segments` the root of them, the engines that go back by hand what flowed through the network but no
+weights; `forward` and `differences` store none. Peaks are the system's own, above what a first, short walk left in
+place; with glibc's threshold for large blocks held down, without which freed memory may look used.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import ctypes
+import gc
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from metarule.bench_process import Row, answered, apart, threads
+from metarule.bench_slopes import ways
+from metarule.bench_work import Cell, cell, setting
 
-from metarule import bench
-from metarule.inner import Reference, Runs
-from metarule.outer.descent import Descent
-from metarule.outer.estimators import Differences, Estimator, Exact
-
-ESTIMATORS: dict[str, Estimator] = {
-    "reverse": Exact(),
-    "segments": Exact(),
-    "forward": Exact("forward"),
-    "differences": Differences(0.01),
-}
-STATUS = Path("/proc/self/status")
-"""Where Linux says what a process itself took: its `ru_maxrss` begins at the size of the process that started it."""
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Where Linux says what a process took at most: its `ru_maxrss` begins at the size of the process that started it."""
 
 STEPS = (100, 500, 2000)
 RUNS, BATCH = 32, 4
+MORE = (
+    cell("digits", 8, BATCH, STEPS[0], shared=True),
+    cell("digits", 128, BATCH, STEPS[0], shared=True),
+    cell("mlp784", 8, 1, 100, shared=True),
+)
+"""Beside `STEPS`: fewer runs, more of them, and a wide network at one image a step."""
 
 
-def grown(name: str, steps: int) -> float:
-    """MiB by which this process grows while it takes one slope through `steps` inner steps."""
-    torch.set_num_threads(1)
-    world = bench.setting(bench.Cell(bench.CELLS[0].sizes, RUNS, BATCH, steps))
-    _slope(name, world, 2)
-    before = _peak()
-    _slope(name, world, steps)
-    return _peak() - before
+def by_steps(steps: Sequence[int] = STEPS) -> tuple[Cell, ...]:
+    """The small network's cell at numbers of steps."""
+    return tuple(cell("digits", RUNS, BATCH, length, shared=True) for length in steps)
 
 
-def _slope(name: str, world: bench.Setting, steps: int) -> None:
-    estimator, centre = ESTIMATORS[name], Descent(world.learner.params)
-    asked = 2 * len(centre.params) if name == "differences" else 1
-    z = estimator.rows(centre, asked, bench.noise_for([("memory",)]), fresh=True)
-    engine = Reference(block_runs=RUNS, segments=round(math.sqrt(steps)) if name == "segments" else 1)
-    outcome = engine.evaluate(
-        world.learner, centre.decoded(z), bench.Workload(world.cell, world.data),
-        Runs(tuple(range(len(z))), tuple(range(RUNS))), range(steps), BATCH, estimator.wants,
-    )  # fmt: skip
-    estimator.slope(centre, outcome.loss[:, 0, 0].double(), outcome.grad)
+def grown(way: str, of: Cell, variant: Sequence[Any] = ()) -> float:
+    """MiB by which this process grows at most while it walks a way; `variant` is JAX's, for the way `jax`."""
+    with threads(1):
+        short = of._replace(steps=2)
+        if way == "jax":
+            from metarule import bench_jax
+
+            ready = bench_jax.gradient(bench_jax.Variant(*variant), setting(of))
+        else:
+            ways(setting(short))[way]()
+            ready = ways(setting(of))[way]
+        before = _settled()
+        ready()
+        return _peak() - before
+
+
+def _settled() -> float:
+    """MiB of this process now, with what was freed given back and its peak forgotten."""
+    gc.collect()
+    if STATUS.exists():
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        FORGET.write_text("5")
+    return _peak()
 
 
 def _peak() -> float:
+    """MiB that this process took at most."""
     if STATUS.exists():
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(steps: tuple[int, ...] = STEPS, names: tuple[str, ...] = tuple(ESTIMATORS)) -> list[dict[str, Any]]:
-    """MiB of each of the estimators at every number of steps."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    rows = []
-    for name in names:
-        for length in steps:
-            command = [sys.executable, "-m", "metarule.bench_memory", name, str(length)]
-            found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-            rows.append({"estimator": name, "steps": length, "grown_mib": round(float(found.stdout), 1)})
-    return rows
+def taken(way: str, of: Cell, variant: Sequence[Any] = ()) -> float:
+    """`grown` of a fresh process."""
+    request = {"way": way, "of": of, "variant": variant}
+    (found,) = apart("bench_memory", request, MALLOC_MMAP_THRESHOLD_="65536")
+    return round(found, 1)
+
+
+def measure(
+    steps: Sequence[int] = STEPS, names: Sequence[str] = (), more: Sequence[Cell] = (), peer: str | None = None
+) -> list[Row]:
+    """MiB of each way (default all) at every number of steps, and on `more` cells."""
+    cells = (*by_steps(steps), *more)
+    names = names or tuple(ways(setting(cells[0])))
+    return [
+        {"estimator": name, "cell": of.label, "runs": of.runs, "steps": of.steps, "grown_mib": taken(name, of)}
+        for name in names
+        for of in cells
+    ]
+
+
+def _asked(way: str, of: list[Any], variant: Sequence[Any], cores: int) -> Iterator[float]:
+    sizes, *rest = of
+    yield grown(way, Cell(tuple(sizes), *rest), variant)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{grown(sys.argv[1], int(sys.argv[2]))}\n")
+    answered(_asked)

@@ -40,8 +40,11 @@ runs results ledger
 loop
 trial
 jobs
-bench bench_meta comparing
-bench_memory inspection
+bench_roofline bench_work
+bench_process bench_written
+bench_jax bench_slopes
+bench bench_memory bench_meta comparing
+bench_gradient inspection
 identification
 catalog doctor contracts distillation
 inspecting

@@ -436,8 +436,10 @@ def test_check_exits_2_for_a_file_that_is_none(metarule, tmp_path, text, sentenc
 
 
 def test_bench_prints_what_it_is_given(metarule, monkeypatch):
-    found = [{"network": "64-32-10", "runs": 64, "ratio_to_naive": 15.5}]
-    monkeypatch.setattr("metarule.bench.measure", lambda: found)
+    found = [
+        {"cell": "digits R64 B1 T50", "ran": "fused", "cores": 1, "run_steps_per_second": 9.6, "ratio_to_naive": 15.5}
+    ]
+    monkeypatch.setattr("metarule.bench.compared", lambda *asked: found)
     code, out, _ = metarule("bench", "--json")
     assert (code, json.loads(out)) == (0, found)
     code, out, _ = metarule("bench")

@@ -3,41 +3,81 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from metarule.cli.output import emit, show
+from metarule.cli.output import emit, say, show
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def bench(
+    gradient: Annotated[
+        bool, typer.Option("--gradient", help="Instead: time and memory of a meta-gradient, by every way to it.")
+    ] = False,
     meta_step: Annotated[
         bool, typer.Option("--meta-step", help="Instead: seconds per meta-step against the published loop (minutes).")
     ] = False,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Instead: memory of each estimator of a meta-gradient, by inner steps.")
+        bool, typer.Option("--memory", help="Instead: memory of each way to a meta-gradient, by steps and runs.")
     ] = False,
+    peer: Annotated[
+        str | None, typer.Option(help="Measure its best beside ours: jax (needs the extra bench).", show_default=False)
+    ] = None,
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cells whose name begins so, as 'digits R64 B16'; may be repeated.", show_default=False),
+    ] = None,
+    cores: Annotated[
+        list[int] | None, typer.Option(help="1 or 2; may be repeated.", show_default="both, where there are two")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Interleaved repeats of each cell.", min=1, show_default="5, of gradients 3")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Measure run-steps per second against one network at a time and torch.func.vmap."""
+    """Measure run-steps per second of the engines against other ways to write the same work, and against a peer."""
     from metarule import bench as throughput
-    from metarule import bench_memory, bench_meta
+    from metarule import bench_gradient, bench_memory, bench_meta
+    from metarule.bench_process import check_cores, check_peer
     from metarule.inspection.report import plain_table
 
-    if meta_step and memory:
-        raise ValueError("--meta-step and --memory are two measurements; give one of them")
+    if gradient + meta_step + memory > 1:
+        raise ValueError("--gradient, --meta-step and --memory are three measurements; give one of them")
+    check_peer(peer)
+    if (meta_step or memory) and (peer or cells or cores or repeats):
+        raise ValueError("--peer, --cells, --cores and --repeats go with populations, or with --gradient")
+    if gradient and cores:
+        raise ValueError("--gradient measures on one core; leave --cores out")
+    counts = check_cores(cores)
+
+    def heard(rows: list[dict[str, Any]]) -> None:
+        say(f"measured: {rows[0]['cell']}, {rows[0]['cores']} {'core' if rows[0]['cores'] == 1 else 'cores'}")
+
+    parts = tuple(cells or ())
     if meta_step:
-        title, rows = "Meta-steps, interleaved in one process", bench_meta.measure()
+        rows = bench_meta.measure()
+        tables = [("Meta-steps, interleaved in one process", rows)]
     elif memory:
-        title, rows = "Memory of a meta-gradient, a process each", bench_memory.measure()
+        rows = bench_memory.measure(more=bench_memory.MORE)
+        tables = [("Memory of a meta-gradient, a process each", rows)]
+    elif gradient:
+        rows = bench_gradient.compared(repeats or bench_gradient.REPEATS, parts, peer, heard)
+        tables = [("Meta-gradients on one core, interleaved in one process", bench_gradient.shown(rows))]
     else:
-        title, rows = "Throughput, interleaved in one process", throughput.measure()
+        rows = throughput.compared(repeats or throughput.REPEATS, parts, peer, counts, heard)
+        tables = [
+            (f"Throughput on {count} {'core' if count == 1 else 'cores'}, interleaved in one process",
+             throughput.shown(found))
+            for count in counts
+            if (found := [row for row in rows if row["cores"] == count])
+        ]  # fmt: skip
     if json:
         emit(rows)
     else:
-        show(plain_table(title, rows))
+        for title, found in tables:
+            show(plain_table(title, found))
 
 
 def doctor(json: Json = False) -> None:
