@@ -246,13 +246,13 @@ class Setting(NamedTuple):
         )
 
 
-def setting(of: Cell) -> Setting:
+def setting(of: Cell, dtype: torch.dtype = torch.float32) -> Setting:
     """A cell's learner, theta, data and weights, the same for all engines."""
     network = Network.chain(of.sizes, "tanh")
     rule = Terms(tuple(THETA), normalise=False, start=THETA)
     learner = Learner(network, FeedbackAlignment(), {"forward": rule}, {ANY: Sgd()})
-    noise = noise_for([(0, "episode", episode) for episode in range(of.episodes)], torch.float32)
-    runs = noise_for([(0, "episode", run % of.episodes) for run in range(of.runs)], torch.float32)
-    theta = torch.tensor([list(THETA.values())]) * torch.linspace(1, 0.5, of.candidates)[:, None]
+    noise = noise_for([(0, "episode", episode) for episode in range(of.episodes)], dtype)
+    runs = noise_for([(0, "episode", run % of.episodes) for run in range(of.runs)], dtype)
+    theta = torch.tensor([list(THETA.values())], dtype=dtype) * torch.linspace(1, 0.5, of.candidates)[:, None]
     state = learner.init(learner.columns(theta.repeat_interleave(of.episodes, 0)), runs)
     return Setting(of, learner, theta, drawn(of, noise), state)
