@@ -23,7 +23,7 @@ from metarule.block import Block, BlockOutcome, World
 from metarule.learner import Columns, Learner
 from metarule.signals import State
 
-BUDGET = 48 << 20
+BUDGET = 64 << 20
 """Bytes that the runs which are walked together may take: eager torch wants many at a time."""
 
 WORTH = 1 << 18

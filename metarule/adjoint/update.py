@@ -85,9 +85,9 @@ class Update:
             sides = []
             for monomials, size in zip(part.sides, ends, strict=True):
                 stacked = _stacked(monomials, values, (len(weight), events, size), weight)
-                for place, monomial in enumerate(monomials):
+                for monomial, value in zip(monomials, stacked.unbind(1), strict=True):
                     if len(monomial) == 1 and monomial[0][1] == 1 and FACTORS[monomial[0][0]].side != "event":
-                        values[monomial[0][0]] = stacked[:, place]
+                        values[monomial[0][0]] = value
                 sides.append(stacked)
             made.append(Sides(*sides))
         return made
@@ -194,8 +194,8 @@ class Update:
             back = torch.bmm(mixed, seen.transpose(1, 2)).view(side.anchor.shape)
             other = _times(scaled.transpose(1, 2), met)
             for monomials, cotangents in zip(part.sides, (back, other), strict=True):
-                for place, monomial in enumerate(monomials):
-                    _to_factors(found, monomial, values, cotangents[:, place])
+                for monomial, cotangent in zip(monomials, cotangents.unbind(1), strict=True):
+                    _to_factors(found, monomial, values, cotangent)
         if self.shrinks:
             sums.kept.add_(_dot(slope, weight), alpha=stepped)
             if velocities is None:
