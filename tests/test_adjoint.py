@@ -117,10 +117,16 @@ def test_rates_of_the_schedule_count_and_a_step_of_rate_0_is_none(synapse):
         agrees(fitting_learner(credit, rule=rule, synapse=synapse, schedule=now_and_then))
 
 
-def test_a_score_before_the_last_step_is_what_is_differentiated():
+def test_a_score_before_the_last_step_is_what_is_differentiated_whatever_becomes_of_the_run_after_it():
     learner = fitting_learner(Backprop(), rule=THREE)
     agrees(learner, score_at=(4,))
     agrees(learner, score_at=(2, 4), objectives=("closeness",))
+
+    def explosive(step):
+        return {"forward": 1e200 if step > 4 else 1.0}
+
+    learner = fitting_learner(Backprop(), rule=THREE, schedule=explosive)
+    agrees(learner, score_at=(2, 4), wants=GRADIENT - {"carry"})
 
 
 def test_a_gradient_from_a_carry_is_that_of_the_remaining_steps():

@@ -116,20 +116,14 @@ def _fading(block: Block) -> Bool[Tensor, "R"]:
     """Runs whose weights decay so much that undoing it would not bring them back."""
     learner, frozen = block.learner, block.task.frozen(block.learner.network)
     columns = learner.columns(block.theta)
-    fading = torch.zeros(len(block.theta), dtype=torch.bool)
-    multipliers = [learner.rates(step, frozen) for step in block.steps]
+    fading = block.theta.new_zeros(len(block.theta), dtype=torch.bool)
     for name, projection in served(learner).items():
         lost = shrinking(learner, projection, columns) * rate(learner, projection, columns)
         if lost.any():
-            scheduled = lost.new_tensor([each[name] for each in multipliers])
-            growth = -(1 - lost[:, None] * scheduled).abs().log().sum(1) * _share(block)
+            scheduled = lost.new_tensor([learner.rates(step, frozen)[name] for step in block.steps])
+            growth = -(1 - lost[:, None] * scheduled).abs().log().sum(1) / (block.segments or 1)
             fading = fading | ~(growth <= math.log(GROWTH))
     return fading
-
-
-def _share(block: Block) -> float:
-    """The share of the steps that one segment holds."""
-    return min(math.ceil(len(block.steps) / (block.segments or 1)) / len(block.steps), 1.0)
 
 
 def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
@@ -139,7 +133,9 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
     columns = learner.columns(theta)
     start = world.start(columns)
     segments = _segments(block)
-    astray = torch.zeros(len(theta), dtype=torch.bool)
+    # steps after the last score matter to the carry alone
+    rest = range(segments[-1][-1].stop, block.steps.stop)
+    astray = theta.new_zeros(len(theta), dtype=torch.bool)
     total: dict[str, Tensor] = {}
     with torch.no_grad():
         walk = walker.made(
@@ -157,14 +153,13 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
                 state, tape = walk.there(state, span, keep_weights)
                 tapes.append(tape)
             if end is None and "carry" in block.wants:
-                end = _copied(state, world)
+                end, _ = walk.there(_copied(state, world), rest, False)
             for span in reversed(spans):
                 if span.stop in block.score_at:
                     scores, found = _judged(world, columns, state)
                     total = {name: total[name] + value if total else value for name, value in scores.items()}
                     gradient = _joining(gradient, found, world, state, columns)
-                # steps after the last score have none, and are walked back for the state before them
-                gradient = gradient or _joining(None, {}, world, state, columns)
+                assert gradient is not None
                 state, gradient = walk.back(state, tapes.pop(), gradient)
             if not keep_weights:
                 astray = astray | _away(world, state, before)
@@ -174,11 +169,11 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
 
 
 def _segments(block: Block) -> list[list[range]]:
-    """The steps in segments, each cut at the scoring points."""
+    """The steps before the last score in segments, each cut at the scoring points."""
     length = math.ceil(len(block.steps) / (block.segments or 1))
-    segments = []
-    for first in range(block.steps.start, block.steps.stop, length):
-        last = min(first + length, block.steps.stop)
+    segments, stop = [], max(block.score_at)
+    for first in range(block.steps.start, stop, length):
+        last = min(first + length, stop)
         cuts = sorted({first, last, *(point for point in block.score_at if first < point < last)})
         segments.append([range(*pair) for pair in itertools.pairwise(cuts)])
     return segments
