@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metarule.adjoint.chain import Chain, times
+from metarule.adjoint.monomials import Values
 from metarule.adjoint.tape import Step
-from metarule.adjoint.update import Values
 
 Pairs = dict[str, list[tuple[Tensor, Tensor]]]
 """Projection -> left (R B I) and right (R B J) of what its weights' cotangent gains."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from metarule.adjoint.chain import Chain, Reads, times
-from metarule.adjoint.update import Sides, Update, Values
+from metarule.adjoint.monomials import Values
+from metarule.adjoint.update import Sides, Update
 from metarule.credit.feedback import target_of
 from metarule.signals import Batch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,14 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarule.adjoint.monomials import Values, powered, stacked, to_factors
 from metarule.adjoint.walk import decay
 from metarule.fused.tables import Table, tabled
 from metarule.rules.base import Listed
 from metarule.synapses.base import Plain
-from metarule.terms import FACTORS, Monomial
-
-Values = dict[str, Tensor]
-"""Factor -> (R B I), (R B J) or, per event, (R B 1)."""
+from metarule.terms import Monomial
 
 
 class _Part(NamedTuple):
@@ -74,22 +71,16 @@ class Update:
         self._scaled: dict[tuple[float, int], list[Tensor]] = {}
 
     def sides(self, values: Values, weight: Tensor) -> list[Sides]:
-        """The monomials of a step whose factors have these values.
-
-        A value that is a monomial of its own is from then on a part of these: the tape holds it once.
-        """
+        """The monomials of a step whose factors have these values, which become parts of them, see `stacked`."""
         events = next(iter(values.values())).shape[1] if values else 1
         made = []
         for part in self.parts:
             ends = (weight.shape[2], weight.shape[1]) if part.turned else weight.shape[1:]
-            sides = []
-            for monomials, size in zip(part.sides, ends, strict=True):
-                stacked = _stacked(monomials, values, (len(weight), events, size), weight)
-                for monomial, value in zip(monomials, stacked.unbind(1), strict=True):
-                    if len(monomial) == 1 and monomial[0][1] == 1 and FACTORS[monomial[0][0]].side != "event":
-                        values[monomial[0][0]] = value
-                sides.append(stacked)
-            made.append(Sides(*sides))
+            shapes = [(len(weight), events, size) for size in ends]
+            anchor, other = (
+                stacked(monomials, values, shape, weight) for monomials, shape in zip(part.sides, shapes, strict=True)
+            )
+            made.append(Sides(anchor, other))
         return made
 
     def scaled(self, multiplier: float, events: int) -> list[Float[Tensor, "R k n"]]:
@@ -117,7 +108,7 @@ class Update:
         """Weight and velocity after a step; `in_place` overwrites the weight."""
         powers = [part.table.power for part in self.parts]
         factors = self.factors(sides, multiplier)
-        full = [_product(pair) * _power(weight, power) for power, pair in zip(powers, factors, strict=True) if power]
+        full = [_product(pair) * powered(weight, power) for power, pair in zip(powers, factors, strict=True) if power]
         plain = [pair for power, pair in zip(powers, factors, strict=True) if not power]
         if velocity is not None:
             current = self._added(weight * -self.shrink if self.shrinks else torch.zeros_like(weight), plain, full)
@@ -180,10 +171,10 @@ class Update:
         ):
             seen = slope
             if part.table.power:
-                seen = slope * _power(weight, part.table.power)
+                seen = slope * powered(weight, part.table.power)
                 gained = _product(pair) * slope
                 if part.table.power > 1:
-                    gained = gained * _power(weight, part.table.power - 1) * part.table.power
+                    gained = gained * powered(weight, part.table.power - 1) * part.table.power
                 whole = gained if whole is None else whole.add_(gained)
             anchor, mixed = pair
             if part.turned:
@@ -194,8 +185,7 @@ class Update:
             back = torch.bmm(mixed, seen.transpose(1, 2)).view(side.anchor.shape)
             other = _times(scaled.transpose(1, 2), met)
             for monomials, cotangents in zip(part.sides, (back, other), strict=True):
-                for monomial, cotangent in zip(monomials, cotangents.unbind(1), strict=True):
-                    _to_factors(found, monomial, values, cotangent)
+                to_factors(found, monomials, values, cotangents)
         if self.shrinks:
             sums.kept.add_(_dot(slope, weight), alpha=stepped)
             if velocities is None:
@@ -232,39 +222,11 @@ class Update:
         for part, met in zip(self.parts, sums.tables, strict=True):
             if stepped:
                 rate = rate + (part.coefficients * met).sum((1, 2))
-            _to_terms(by_term, part.table, (met.mT if part.turned else met).flatten(1) * scale)
+            pairs = (met.mT if part.turned else met).flatten(1)
+            by_term = by_term + part.table.terms_gradient(pairs * scale, self.count)
         if self.decay is not None:
-            _to_terms(by_term, self.decay, sums.kept[:, None] * scale)
+            by_term = by_term + self.decay.terms_gradient(sums.kept[:, None] * scale, self.count)
         return by_term, rate
-
-
-def _to_terms(by_term: Tensor, table: Table, found: Float[Tensor, "R kn"]) -> None:
-    by_term.index_add_(1, table.terms, found[:, table.places] * table.signs.to(found.dtype))
-
-
-def _to_factors(found: Values, monomial: Monomial, values: Values, cotangent: Tensor) -> None:
-    """Adds what a monomial's cotangent says of each of its factors."""
-    for name, power in monomial:
-        slope = cotangent
-        for each, other in monomial:
-            if each != name:
-                slope = slope * _power(values[each], other)
-        if power > 1:
-            slope = slope * _power(values[name], power - 1) * power
-        if FACTORS[name].side == "event":
-            slope = slope.sum(-1, keepdim=True)
-        found[name] = found[name] + slope if name in found else slope
-
-
-def _stacked(
-    monomials: tuple[Monomial, ...], values: Values, shape: tuple[int, int, int], like: Tensor
-) -> Float[Tensor, "R n B size"]:
-    made = []
-    for monomial in monomials:
-        powers = [_power(values[name], power) for name, power in monomial]
-        value = functools.reduce(torch.mul, powers) if powers else like.new_ones(1, 1, 1)
-        made.append(value if value.shape == shape else value.expand(shape))
-    return made[0].contiguous().unsqueeze(1) if len(made) == 1 else torch.stack(made, dim=1)
 
 
 def _times(coefficients: Float[Tensor, "R k n"], values: Float[Tensor, "R n B size"]) -> Float[Tensor, "R k B size"]:
@@ -277,10 +239,6 @@ def _times(coefficients: Float[Tensor, "R k n"], values: Float[Tensor, "R n B si
 def _product(factors: tuple[Tensor, Tensor]) -> Float[Tensor, "R I J"]:
     left, right = factors
     return torch.bmm(left.transpose(1, 2), right)
-
-
-def _power(value: Tensor, power: int) -> Tensor:
-    return value if power == 1 else value**power
 
 
 def _dot(first: Float[Tensor, "R I J"], second: Float[Tensor, "R I J"]) -> Float[Tensor, "R"]:
