@@ -51,18 +51,18 @@ WRITTEN: dict[str, Engine] = {
     function.__name__: functools.partial(_written, function) for function in (naive, loop, vmap)
 }
 ENGINES: dict[str, Engine] = {engine.name: functools.partial(_engine, engine) for engine in (Reference(), Fused())}
-"""Those of one core, and those of any number."""
+"""What is written by hand, on one core; and metarule's, on any number."""
 
 BASES = ("naive", "loop", "reference")
 """Whom all others are compared with, beside the peer."""
 
 
-def engines(world: Setting, cores: int = 1) -> dict[str, Engine]:
-    """Those that can do the work on this machine."""
+def engines(world: Setting, written: bool = True) -> dict[str, Engine]:
+    """Those that can do the work on this machine, after what is written by hand."""
     able = dict(ENGINES)
     if Fused().can(world.learner):
         del able[Fused.name]
-    return {**WRITTEN, **able} if cores == 1 else able
+    return {**WRITTEN, **able} if written else able
 
 
 def agreement(world: Setting, answers: dict[str, Tensor]) -> float:
@@ -79,21 +79,25 @@ def measure(
     peer: str | None = None,
     cores: int = 1,
     thorough: bool = True,
+    written: bool = True,
 ) -> list[Row]:
     """Run-steps per second of every engine on every cell, medians over interleaved repeats, in this process.
 
     `ratio_to_...`: how many times as fast as another one, the median of each repeat's ratio. `fraction_of_sgemm` and
     `fraction_of_l2` are the shares of a large matrix product's speed, and of the speed at which L2 is read, at which
-    the least operations are done and the least bytes of weights are moved.
+    the least operations are done and the least bytes of weights are moved. Not `thorough`: of the peer only its plain
+    orders; not `written`: only metarule's engines and the peer.
     Raises RuntimeError where two engines do not come to the same losses.
     """
     with threads(cores):
-        return [row for cell in cells for row in _measured(cell, repeats, peer, cores, thorough)]
+        return [
+            row for cell in cells for row in _measured(cell, repeats, peer, cores, thorough, written and cores == 1)
+        ]
 
 
-def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: bool) -> list[Row]:
+def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: bool, written: bool) -> list[Row]:
     world, seconds = setting(cell), clock(cores)
-    running = {name: functools.partial(engine, world) for name, engine in engines(world, cores).items()}
+    running = {name: functools.partial(engine, world) for name, engine in engines(world, written).items()}
     answers = {name: engine() for name, engine in running.items()}  # also the warm-up
     losses = {name: answer.losses for name, answer in answers.items()}
     rivals: dict[str, Callable[[], Any]] = {}

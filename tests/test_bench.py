@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from pathlib import Path
 
 # before JAX is imported, here or anywhere: a device for each of two cores
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -14,8 +15,12 @@ import torch
 
 from metarule import bench, bench_gradient, bench_process, bench_roofline, bench_slopes
 from metarule.bench_work import CELLS, GRADIENT_CELLS, ON_TWO_CORES, Cell, chosen, setting
+from metarule.collect import load_file
 from metarule.fused import library
 from metarule.inner import Reference
+from metarule.inspection.figures import keep
+
+scaling = load_file(Path(__file__).parent.parent / "analysis" / "scaling.py")
 
 SMALL = Cell((12, 8, 4), 6, 4, 5)
 SHARED = Cell((12, 8, 4), 4, 3, 6, shared=True)
@@ -103,6 +108,19 @@ def test_cells_are_measured_in_processes_of_their_own_and_told_one_by_one(monkey
     assert [part[0]["cores"] for part in heard] == list(bench_process.check_cores(None))
     assert rows == [row for part in heard for row in part]
     assert all(("ratio_to_one_core" in row) == (row["cores"] == 2) for row in rows)
+
+
+def test_scaling_is_measured_cell_by_cell_and_drawn(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_process.importlib.util, "find_spec", lambda name: None)
+    cells = {4: Cell((12, 8, 4), 4, 2, 3), 8: SMALL}
+    found = scaling.numbers(dict.fromkeys(scaling.PANELS, cells), repeats=1)
+    for along in found.values():
+        assert [each["at"] for each in along] == [4, 8]
+        assert [row["engine"] for row in along[1]["rows"]] == ["reference", *KERNEL]
+        assert [row["cell"] for row in along[1]["rows"]] == len(along[1]["rows"]) * [SMALL.label]
+        assert 0 < along[1]["rows"][0]["run_steps_per_second"] < along[1]["roofline"]
+    assert scaling.table(found).count("width n 8: reference") == 1
+    assert all(file.stat().st_size > 0 for file in keep(tmp_path, "scaling", found, scaling.figure))
 
 
 def test_what_ends_a_process_is_what_is_said():
