@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from metarule.adjoint.pulled import COPIES
+from metarule.adjoint.parts import COPIES
 from metarule.evaluation import GRID, SPARE, check_tunable
 from metarule.inner import ADJOINTS, InBlocks, Runs
 from metarule.learner import Learner

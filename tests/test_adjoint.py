@@ -14,7 +14,7 @@ import torch
 from building import EXACT, Imitation, address, assert_states_close, fitting_learner, random_theta, start_row, train
 from test_fused import LEARNERS, THREE, Doubling, Uneven
 
-from metarule.adjoint import chain, eager, pulled
+from metarule.adjoint import chain, eager, parts, pulled
 from metarule.adjoint.walk import rebuildable
 from metarule.block import Block
 from metarule.credit.backprop import Backprop
@@ -152,10 +152,10 @@ def test_how_many_runs_and_steps_are_walked_at_a_time_does_not_matter(learner, m
     expected, whole = both(learner, **settings)
     for budget, segments in ((3 << 15, 1), (1, 1), (3 << 15, 4), (1 << 30, 30)):
         monkeypatch.setattr(eager, "WALKER", eager.WALKER._replace(budget=budget))
-        _, parts = both(learner, engine=replace(ADJOINT, segments=segments), **settings)
-        torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-12, atol=0)
-        torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-10, atol=1e-12)
-        assert_states_close(parts.carry, expected.carry, 1e-10)
+        _, cut = both(learner, engine=replace(ADJOINT, segments=segments), **settings)
+        torch.testing.assert_close(cut.loss, whole.loss, rtol=1e-12, atol=0)
+        torch.testing.assert_close(cut.grad, whole.grad, rtol=1e-10, atol=1e-12)
+        assert_states_close(cut.carry, expected.carry, 1e-10)
 
 
 def asked(learner, runs, steps, dtype=torch.float32, batch=4):
@@ -335,4 +335,4 @@ def test_the_adjoint_takes_a_third_of_the_memory_of_autograd_and_a_fixed_share_f
     few, many, autograd = map(float, found.split())
     assert few < autograd / 3
     # all of them at once would take 4 x few; a third more than planned is what operations take for themselves
-    assert few < many < 1.4 * pulled.BUDGET / 2**20
+    assert few < many < 1.4 * parts.BUDGET / 2**20

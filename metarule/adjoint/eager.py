@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from metarule.adjoint.chain import Chain, Reads
-from metarule.adjoint.pulled import Walker, pulled
+from metarule.adjoint.parts import Walker
+from metarule.adjoint.pulled import pulled
 from metarule.adjoint.returning import Pairs, Returned, activities_back, errors_back, joined, read_back, taught_back
 from metarule.adjoint.tape import Step, seen
 from metarule.adjoint.update import Sums, Update
