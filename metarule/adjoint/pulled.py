@@ -25,8 +25,8 @@ from metarule.signals import State
 GROWTH = 8.0
 """How much rounding errors may grow by undoing decay; beyond, weights are kept at once."""
 
-HOME = 1024.0
-"""Units of rounding, of its largest weight, by which a projection may miss its beginning."""
+HOME = 256.0
+"""Units of rounding, of their norm, by which the weights of a projection may miss their beginning."""
 
 
 def pulled(block: Block, walk: Walker) -> BlockOutcome:
@@ -177,12 +177,17 @@ def _judged(world: World, columns: Columns, state: State) -> tuple[dict[str, Ten
 
 
 def _away(world: World, state: State, before: State) -> Bool[Tensor, "R"]:
-    """Runs whose rebuilt weights are not those that they began with; a diverged one is none of them."""
+    """Runs whose rebuilt weights, which are overwritten, are not those that they began with.
+
+    A diverged run is none of them.
+    """
     away = []
     for name in served(world.learner):
         weight = before["weights"][name]
-        missed = (state["weights"][name] - weight).abs().amax((1, 2))
-        away.append(missed > HOME * torch.finfo(weight.dtype).eps * weight.abs().amax((1, 2)))
+        missed, norm = (
+            torch.linalg.vector_norm(each, dim=(1, 2)) for each in (state["weights"][name].sub_(weight), weight)
+        )
+        away.append(missed > HOME * torch.finfo(weight.dtype).eps * norm)
     return functools.reduce(torch.logical_or, away)
 
 
