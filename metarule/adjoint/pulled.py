@@ -22,8 +22,8 @@ from metarule.block import Block, BlockOutcome, World
 from metarule.learner import Columns
 from metarule.signals import State
 
-GROWTH = 8.0
-"""How much rounding errors may grow by undoing decay; beyond, weights are kept at once."""
+GROWTH = 32.0
+"""How much rounding errors may grow by undoing decay, of about one unit without; beyond, weights are kept at once."""
 
 HOME = 256.0
 """Units of rounding, of their norm, by which the weights of a projection may miss their beginning."""
