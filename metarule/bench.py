@@ -106,7 +106,7 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
         from metarule import bench_jax
 
         contest = bench_jax.contest(bench_jax.losses, world, bench_jax.populations(cores), seconds, thorough)
-        rivals = {variant.label: ready for variant, ready in contest.finalists.items()}
+        rivals = {f"{peer} {variant.label}": ready for variant, ready in contest.finalists.items()}
         tried = {variant.label: spent for variant, spent in contest.tried.items()}
         losses |= {label: torch.tensor(ready(), dtype=torch.float64) for label, ready in rivals.items()}
     apart = agreement(world, losses)
@@ -125,12 +125,12 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
         row = {
             "cell": cell.label, "network": "-".join(map(str, cell.sizes)), "runs": cell.runs,
             "candidates": cell.candidates, "episodes": cell.episodes, "batch": cell.batch, "steps": cell.steps,
-            "cores": cores, "engine": name, "ran": answers[name].ran if name in answers else f"{peer} {best}",
+            "cores": cores, "engine": name, "ran": answers[name].ran if name in answers else best,
             "run_steps_per_second": round(speed, 1),
         }  # fmt: skip
         row |= {f"ratio_to_{base}": ratio(per_step[base], times) for base in BASES if base in per_step}
         if peer is not None:
-            row |= {"ratio_to_peer": ratio(per_step[peer], times), "peer_variant": best}
+            row |= {"ratio_to_peer": ratio(per_step[peer], times), "peer_variant": str(best).removeprefix(f"{peer} ")}
         share = speed / (cell.runs * cell.steps)
         row |= {
             "fraction_of_sgemm": round(share * cell.operations / limits.sgemm, 3),

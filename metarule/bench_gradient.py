@@ -47,7 +47,7 @@ def _measured(cell: Cell, repeats: int, peer: str | None, thorough: bool) -> lis
         from metarule import bench_jax
 
         finalists, tried = bench_jax.contest(bench_jax.gradient, world, bench_jax.GRADIENTS, seconds, thorough)
-        rivals = {variant.label: ready for variant, ready in finalists.items()}
+        rivals = {f"{peer} {variant.label}": ready for variant, ready in finalists.items()}
         gradients |= {label: torch.tensor(ready(), dtype=torch.float64) for label, ready in rivals.items()}
     for name, gradient in gradients.items():
         apart = distance(gradient, gradients[REVERSE])
@@ -63,13 +63,13 @@ def _measured(cell: Cell, repeats: int, peer: str | None, thorough: bool) -> lis
         row = {
             "cell": cell.label, "network": "-".join(map(str, cell.sizes)), "runs": cell.runs, "batch": cell.batch,
             "steps": cell.steps, "cores": 1, "way": name,
-            "ran": slopes[name].ran if name in slopes else f"{peer} {best}",
+            "ran": slopes[name].ran if name in slopes else best,
             "run_steps_per_second": round(cell.runs * cell.steps / statistics.median(times), 1),
             "seconds": statistics.median(times),
             f"ratio_to_{REVERSE}": ratio(found[REVERSE], times),
         }  # fmt: skip
         if peer is not None:
-            row |= {"ratio_to_peer": ratio(found[peer], times), "peer_variant": best}
+            row |= {"ratio_to_peer": ratio(found[peer], times), "peer_variant": best.removeprefix(f"{peer} ")}
         row |= {
             "apart": distance(gradients[name], gradients[REVERSE]),
             "worst": float((gradients[name] / gradients[REVERSE] - 1).abs().max()),
@@ -77,7 +77,7 @@ def _measured(cell: Cell, repeats: int, peer: str | None, thorough: bool) -> lis
             **machine(peer),
         }
         if name == peer:
-            row["variant"] = next(list(each) for each in tried if each.label == best)
+            row["variant"] = next(list(each) for each in tried if f"{peer} {each.label}" == best)
             row["variants"] = {each.label: round(cell.runs * cell.steps / spent, 1) for each, spent in tried.items()}
         rows.append(row)
     return rows

@@ -21,6 +21,9 @@ from metarule.bench_roofline import processor
 
 PEERS = ("jax",)
 
+PAUSE = 0.02
+"""Seconds before each measurement: threads of the one before may still wait for work, and keep a core busy."""
+
 Clock = Callable[[], float]
 Row = dict[str, Any]
 
@@ -111,6 +114,7 @@ def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int, seconds:
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
+            time.sleep(PAUSE)
             found[name].append(timed(way, seconds))
     return found
 
