@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 Label = str | int
+
+AT_ONCE = 1 << 15
+"""Numbers that are drawn at a time: few enough to stay in cache."""
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the SplitMix64 increment, as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -56,7 +60,7 @@ class Noise:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform numbers in [low, high), (R, *shape)."""
-        return self._spread(low + (high - low) * self._unit(shape)).to(self.dtype)
+        return self._spread(self._unit(shape).mul_(high - low).add_(low).to(self.dtype))
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, (R, *shape)."""
@@ -81,19 +85,26 @@ class Noise:
         return self._spread(self._bits((size,)).argsort(dim=1, stable=True)[:, :count])
 
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
-        count = 1
-        for size in shape:
-            count *= size
-        keys = _mixed(self.keys + _label_key(self.labels))
-        counter = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device) * _GOLDEN
-        return _mixed(keys[:, None] + counter).reshape(len(keys), *shape)
+        return torch.cat(list(self._drawn(math.prod(shape))), dim=1).reshape(-1, *shape)
 
     def _unit(self, shape: tuple[int, ...]) -> Tensor:
         # 52 bits at the centre of their cell: strictly inside (0, 1), also for ndtri
-        return (_shifted(self._bits(shape), 12).to(torch.float64) + 0.5) * 2.0**-52
+        drawn = self._drawn(math.prod(shape))
+        parts = [_shifted(bits, 12).to(torch.float64).add_(0.5).mul_(2.0**-52) for bits in drawn]
+        return torch.cat(parts, dim=1).reshape(-1, *shape)
+
+    def _drawn(self, count: int) -> Iterator[Tensor]:
+        """64 random bits each, int64 (streams, count), in parts that stay in cache while they are mixed."""
+        keys = _mixed(self.keys + _label_key(self.labels))
+        width = max(AT_ONCE // len(keys), 64)
+        for first in range(0, max(count, 1), width):
+            last = min(first + width, count)
+            counter = torch.arange(first + 1, last + 1, dtype=torch.int64, device=keys.device) * _GOLDEN
+            yield _mixed(keys[:, None] + counter)
 
     def _spread(self, values: Tensor) -> Tensor:
-        return values[self.index]
+        # the index of as many runs as streams says nothing
+        return values if len(self.keys) == len(self.index) else values[self.index]
 
 
 def noise_for(addresses: Iterable[tuple[Label, ...]], dtype: torch.dtype = torch.float64) -> Noise:
@@ -112,10 +123,10 @@ def _label_key(labels: tuple[Label, ...]) -> int:
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
-    return (bits >> by) & ((1 << (64 - by)) - 1)  # logical shift: torch's is arithmetic
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)  # logical shift: torch's is arithmetic
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shifted(bits, 30)) * _MIX_1
-    bits = (bits ^ _shifted(bits, 27)) * _MIX_2
-    return bits ^ _shifted(bits, 31)
+    bits = (bits ^ _shifted(bits, 30)).mul_(_MIX_1)
+    bits = bits.bitwise_xor_(_shifted(bits, 27)).mul_(_MIX_2)
+    return bits.bitwise_xor_(_shifted(bits, 31))

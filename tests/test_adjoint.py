@@ -1,4 +1,4 @@
-"""The hand-written adjoint: autograd's gradient wherever it can do the job, in less memory, refused elsewhere."""
+"""The hand-written adjoint, eager and fused: autograd's gradient wherever it can do the job, refused elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from building import EXACT, Imitation, address, assert_states_close, fitting_learner, random_theta, start_row, train
 from test_fused import LEARNERS, THREE, Doubling, Uneven
 
-from metarule.adjoint import chain, eager, parts, pulled
+from metarule.adjoint import chain, eager, fused, parts, pulled
 from metarule.adjoint.walk import rebuildable
 from metarule.block import Block
 from metarule.credit.backprop import Backprop
@@ -22,7 +22,7 @@ from metarule.credit.direct_feedback_alignment import DirectFeedbackAlignment
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.fused.plan import refused
-from metarule.inner import Adjoint, Reference, Runs
+from metarule.inner import Adjoint, Fused, Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
@@ -39,6 +39,8 @@ GRADIENT = frozenset({"loss", "grad", "carry"})
 FOUR = Runs((0, 1), (3, 5), seed=2)
 
 ABLE = {name: learner for name, learner in LEARNERS.items() if refused(learner) is None}
+BY_HAND = [engine for engine in (Adjoint, Fused) if engine().can(ABLE["rule=terms"], GRADIENT) is None]
+every_adjoint = pytest.mark.parametrize("engine", BY_HAND)
 DECAYING = Terms(("error_pre", "weight_decay"), normalise=False, start={"error_pre": 0.2, "weight_decay": 0.1})
 
 
@@ -52,21 +54,23 @@ def both(learner, tame=0.3, steps=7, theta=None, engine=ADJOINT, **settings) -> 
 
 
 def agrees(learner, **settings):
-    """Losses, final states and gradients in float64."""
-    expected, found = both(learner, **settings)
-    assert found.engine == "adjoint"
-    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-10, atol=0)
-    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-9 * float(expected.grad.abs().max()))
-    assert float(expected.grad.abs().max()) > 0
-    if expected.carry is not None:
-        assert_states_close(found.carry, expected.carry, 1e-10)
+    """Losses, final states and gradients of every adjoint in float64."""
+    for engine in BY_HAND:
+        expected, found = both(learner, engine=engine(dtype=torch.float64), **settings)
+        assert "adjoint" in found.engine
+        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-10, atol=0)
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-9 * float(expected.grad.abs().max()))
+        assert float(expected.grad.abs().max()) > 0
+        if expected.carry is not None:
+            assert_states_close(found.carry, expected.carry, 1e-10)
 
 
 @pytest.mark.parametrize("learner", ABLE.values(), ids=ABLE.keys())
 def test_the_adjoint_is_the_gradient_of_autograd_for_every_part_that_it_can_train(learner):
     agrees(learner, score_at=(2, 3, 7))
-    expected, found = both(learner, engine=Adjoint())
-    assert (found.grad - expected.grad).norm() < 1e-4 * expected.grad.norm()
+    for engine in BY_HAND:
+        expected, found = both(learner, engine=engine())
+        assert (found.grad - expected.grad).norm() < 1e-4 * expected.grad.norm()
 
 
 def test_the_parts_that_searches_use_most_are_among_those_it_can_train():
@@ -145,14 +149,17 @@ SERVED = {
 }
 
 
+@every_adjoint
 @pytest.mark.parametrize("learner", SERVED.values(), ids=SERVED.keys())
-def test_how_many_runs_and_steps_are_walked_at_a_time_does_not_matter(learner, monkeypatch):
+def test_how_many_runs_and_steps_are_walked_at_a_time_does_not_matter(learner, engine, monkeypatch):
+    exact = engine(dtype=torch.float64)
     theta = random_theta(learner.params, address("parts", runs=3)) * 0.3
     settings = {"theta": theta, "steps": 30, "runs": Runs((0, 1, 2), (4, 5, 6)), "score_at": (11, 20, 30)}
-    expected, whole = both(learner, **settings)
+    expected, whole = both(learner, engine=exact, **settings)
     for budget, segments in ((3 << 15, 1), (1, 1), (3 << 15, 4), (1 << 30, 30)):
-        monkeypatch.setattr(eager, "WALKER", eager.WALKER._replace(budget=budget))
-        _, cut = both(learner, engine=replace(ADJOINT, segments=segments), **settings)
+        for module in (eager, fused):
+            monkeypatch.setattr(module, "WALKER", module.WALKER._replace(budget=budget))
+        _, cut = both(learner, engine=replace(exact, segments=segments), **settings)
         torch.testing.assert_close(cut.loss, whole.loss, rtol=1e-12, atol=0)
         torch.testing.assert_close(cut.grad, whole.grad, rtol=1e-10, atol=1e-12)
         assert_states_close(cut.carry, expected.carry, 1e-10)
@@ -217,15 +224,17 @@ def test_weights_that_do_not_come_home_are_noticed_and_walked_again(monkeypatch)
     agrees(learner, theta=theta, runs=runs, steps=40)
 
 
+@every_adjoint
 @pytest.mark.parametrize("wild", [1e200, 0.6])
-def test_a_neighbour_that_diverges_or_is_walked_again_changes_no_bit(wild):
+def test_a_neighbour_that_diverges_or_is_walked_again_changes_no_bit(wild, engine):
+    exact = engine(dtype=torch.float64)
     learner = fitting_learner(FeedbackAlignment(), rule=DECAYING)
     sane = decaying_rows(0.0, 0.01, 0.02, 0.03)
     beside = sane.clone()
     beside[1, 1] = wild
     runs = Runs(tuple(range(4)), (0, 1))
-    _, calm = both(learner, theta=sane, steps=20, runs=runs)
-    _, found = both(learner, theta=beside, steps=20, runs=runs)
+    _, calm = both(learner, theta=sane, steps=20, runs=runs, engine=exact)
+    _, found = both(learner, theta=beside, steps=20, runs=runs, engine=exact)
     others = [0, 2, 3]
     assert torch.equal(found.loss[others], calm.loss[others])
     assert torch.equal(found.grad[others], calm.grad[others])

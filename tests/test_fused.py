@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from building import (
     train,
 )
 
-from metarule import bench, jobs
+from metarule import jobs
 from metarule.credit import CREDIT
 from metarule.credit.backprop import Backprop
 from metarule.credit.base import CROSSINGS
@@ -91,6 +90,13 @@ def agrees(learner, tame=0.3, **settings):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
+def gradients_agree(learner, tame=0.3, **settings):
+    """tests/test_adjoint.py does this for everything that it can train."""
+    theta, wants = random_theta(learner.params, address("fused", runs=3)) * tame, frozenset({"loss", "grad"})
+    expected, found = (train(learner, theta, 5, engine=each, wants=wants, **settings).grad for each in (EXACT, FUSED))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 @every_able
 def test_fused_equals_the_reference_for_every_part_that_it_can_train(learner):
     agrees(learner, score_at=(3, 7))
@@ -131,9 +137,28 @@ def test_every_set_of_instructions_that_this_machine_has_gives_the_same(instruct
         network = Network.chain((70, 33, 4), "softplus", beta=10.0, bias=True)
         for events in (1, 6, 16):
             agrees(Learner(network, Backprop(), {"forward": THREE}, {ANY: Momentum()}), tame=0.05, batch=events)
+            gradients_agree(Learner(network, Backprop(), {"forward": THREE}, {ANY: Sgd()}), tame=0.05, batch=events)
         agrees(ABLE["powers"])
+        gradients_agree(ABLE["powers"])
     finally:
         library.found.cache_clear()
+
+
+@needs_kernel
+def test_runs_may_be_spread_over_threads():
+    learner = fitting_learner(Backprop(), rule=THREE)
+    theta, wants = random_theta(learner.params, address("threads", runs=5)) * 0.3, frozenset({"loss", "grad", "carry"})
+    alone = train(learner, theta, 6, engine=FUSED, wants=wants)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        spread = train(learner, theta, 6, engine=FUSED, wants=wants)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(spread.loss, alone.loss)
+    assert spread.grad is not None
+    assert torch.equal(spread.grad, alone.grad)
+    assert_states_close(spread.carry or {}, alone.carry or {}, 0)
 
 
 @needs_kernel
@@ -312,12 +337,14 @@ def bare(monkeypatch, tmp_path):
     library.found.cache_clear()
 
 
-def test_without_a_compiler_auto_is_the_reference_and_fused_says_why(bare):
+def test_without_a_compiler_auto_is_eager_and_fused_says_why(bare):
     learner = fitting_learner(FeedbackAlignment(), rule=THREE)
     assert "no C++ compiler was found" in str(Fused().can(learner))
     found = train(learner, start_row(learner), 3, engine=Fastest(dtype=torch.float64))
     assert found.engine == "reference"
     assert torch.equal(found.loss, train(learner, start_row(learner), 3).loss)
+    found = train(learner, start_row(learner), 3, engine=Fastest(dtype=torch.float64), wants=frozenset({"grad"}))
+    assert found.engine == "adjoint"
     with pytest.raises(ValueError, match=r"no C\+\+ compiler was found"):
         train(learner, start_row(learner), 3, engine=FUSED)
 
@@ -326,6 +353,7 @@ def test_a_worker_without_a_kernel_computes_by_the_reference_and_says_so(bare, m
     monkeypatch.setattr(Fused, "can", lambda *asked: None)  # as the machine that shared out the work found
     learner = fitting_learner(FeedbackAlignment(), rule=THREE)
     assert train(learner, start_row(learner), 3, engine=FUSED).engine == "reference"
+    assert train(learner, start_row(learner), 3, engine=FUSED, wants=frozenset({"grad"})).engine == "adjoint"
 
 
 @pytest.mark.skipif(library.compiler() is None, reason="no compiler")
@@ -388,10 +416,3 @@ def test_a_search_that_asks_for_fused_and_cannot_have_it_is_refused_before_it_be
     with pytest.raises(SpecError, match=r"inner.engine = 'fused' cannot do this: synapse.kind = 'adam'"):
         jobs.start(RunFolder(tmp_path / "run"), search, "")
     assert not (tmp_path / "run").exists()
-
-
-@needs_kernel
-def test_the_bench_compares_fused_with_the_others_on_the_same_weights():
-    rows = bench.measure(repeats=1, cells=(bench.Cell((12, 8, 4), 3, 4, 5),))
-    assert [row["engine"] for row in rows] == ["naive", "vmap", "reference", "fused"]
-    assert all(math.isfinite(row["ratio_to_naive"]) and row["ratio_to_reference"] > 0 for row in rows)

@@ -8,7 +8,8 @@ import torch
 
 from metarule import tree
 from metarule.adjoint.eager import run_adjoint
-from metarule.adjoint.pulled import Walker, pulled
+from metarule.adjoint.parts import Walker
+from metarule.adjoint.pulled import pulled
 from metarule.adjoint.walk import Cotangents, Walk
 from metarule.block import Block, BlockOutcome, World
 from metarule.fused.library import Missing, library
@@ -29,7 +30,7 @@ def run_fused_adjoint(block: Block) -> BlockOutcome:
         kernel = library()
     except Missing:  # this process is on another machine than the one that chose
         return run_adjoint(block)
-    return pulled(block, Walker(FusedWalk, FusedWalk.numbers))._replace(engine=f"{NAME} ({kernel.variant})")
+    return pulled(block, WALKER)._replace(engine=f"{NAME} ({kernel.variant})")
 
 
 class FusedWalk(Walk):
@@ -70,3 +71,6 @@ class FusedWalk(Walk):
                 else:
                     coefficients[name] = coefficients[name] + table.terms_gradient(found, coefficients[name].shape[1])
         return state, Cotangents(weights, velocities, coefficients, rates)
+
+
+WALKER = Walker(FusedWalk, FusedWalk.numbers, budget=24 << 20)
