@@ -18,8 +18,8 @@ from metarule.adjoint.eager import run_adjoint
 from metarule.adjoint.fused import run_fused_adjoint
 from metarule.block import Address, Block, BlockOutcome, Recording, run_block
 from metarule.collect import unknown
+from metarule.fused.learners import refused
 from metarule.fused.library import reason
-from metarule.fused.plan import refused
 from metarule.fused.run import run_fused
 from metarule.signals import State
 from metarule.tasks import Task

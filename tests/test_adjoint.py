@@ -21,8 +21,8 @@ from metarule.credit.backprop import Backprop
 from metarule.credit.direct_feedback_alignment import DirectFeedbackAlignment
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
-from metarule.fused.plan import refused
-from metarule.inner import Adjoint, Fused, Reference, Runs
+from metarule.fused.learners import refused
+from metarule.inner import Adjoint, Fused, InBlocks, Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
@@ -44,7 +44,7 @@ every_adjoint = pytest.mark.parametrize("engine", BY_HAND)
 DECAYING = Terms(("error_pre", "weight_decay"), normalise=False, start={"error_pre": 0.2, "weight_decay": 0.1})
 
 
-def both(learner, tame=0.3, steps=7, theta=None, engine=ADJOINT, **settings) -> tuple[Any, ...]:
+def both(learner, tame=0.3, steps=7, theta=None, engine: InBlocks = ADJOINT, **settings) -> tuple[Any, ...]:
     """The reference's outcome and the adjoint's, on numbers that keep runs tame."""
     if theta is None:
         theta = random_theta(learner.params, address("adjoint", runs=2)) * tame

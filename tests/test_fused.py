@@ -157,6 +157,7 @@ def test_runs_may_be_spread_over_threads():
         torch.set_num_threads(before)
     assert torch.equal(spread.loss, alone.loss)
     assert spread.grad is not None
+    assert alone.grad is not None
     assert torch.equal(spread.grad, alone.grad)
     assert_states_close(spread.carry or {}, alone.carry or {}, 0)
 

@@ -13,8 +13,9 @@ from metarule.adjoint.pulled import pulled
 from metarule.adjoint.returning import Pairs, Returned, activities_back, errors_back, joined, read_back, taught_back
 from metarule.adjoint.tape import Step, seen
 from metarule.adjoint.update import Sums, Update
-from metarule.adjoint.walk import Cotangents, Walk, listed, plain, rate, served
+from metarule.adjoint.walk import Cotangents, Walk
 from metarule.block import Block, BlockOutcome
+from metarule.fused.learners import listed, plain, rate, served
 from metarule.fused.tables import tabled
 from metarule.learner import always_one
 from metarule.signals import State

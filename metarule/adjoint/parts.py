@@ -11,8 +11,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metarule import tree
-from metarule.adjoint.walk import Walk, plain, served
+from metarule.adjoint.walk import Walk
 from metarule.block import Block, BlockOutcome, World
+from metarule.fused.learners import plain, served
 from metarule.learner import Columns, Learner
 
 BUDGET = 64 << 20

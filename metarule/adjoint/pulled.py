@@ -17,8 +17,9 @@ from torch import Tensor
 
 from metarule import tree
 from metarule.adjoint.parts import Walker, chosen, joined, parts
-from metarule.adjoint.walk import Cotangents, listed, rate, rebuildable, served, shrinking
+from metarule.adjoint.walk import Cotangents, rebuildable, shrinking
 from metarule.block import Block, BlockOutcome, World
+from metarule.fused.learners import listed, rate, served
 from metarule.learner import Columns
 from metarule.signals import State
 

@@ -10,12 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.block import World
+from metarule.fused.learners import listed, plain, served
 from metarule.fused.tables import Table, tabled
-from metarule.learner import ANY, Columns, Learner
+from metarule.learner import Columns, Learner
 from metarule.network import Projection
-from metarule.rules.base import Listed
 from metarule.signals import State
-from metarule.synapses.base import Plain
 
 
 class Cotangents(NamedTuple):
@@ -61,32 +60,6 @@ class Walk(ABC):
         Both are the walk's to overwrite. The state's weights are rebuilt, or come from the tape where it kept them;
         its velocities need not be right. The sums among the cotangents go on from those of `after`.
         """
-
-
-def served(learner: Learner) -> dict[str, Projection]:
-    """The projections that learn, by name: a rule may be there for feedback weights that nobody teaches."""
-    taught = learner.credit.crossing == "own_taught"
-    return {p.name: p for p in learner.plastic if p.role == "forward" or taught}
-
-
-def listed(learner: Learner, projection: Projection, columns: Columns) -> Listed:
-    """The terms of the rule that serves a projection and their coefficients."""
-    key = learner.rule_key(projection) or ANY
-    found = learner.rules[key].listed(columns.rules[key], learner.network.shape(projection))
-    assert found is not None
-    return found
-
-
-def rate(learner: Learner, projection: Projection, columns: Columns) -> Float[Tensor, "R"]:
-    """The rate of the synapse model that serves a projection, before any schedule."""
-    return columns.synapses[learner.synapse_key(projection) or ANY][:, 0]
-
-
-def plain(learner: Learner, projection: Projection) -> Plain:
-    """What the synapse model that serves a projection comes to."""
-    found = learner.synapses[learner.synapse_key(projection) or ANY].plain
-    assert found is not None
-    return found
 
 
 def rebuildable(learner: Learner) -> bool:

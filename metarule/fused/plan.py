@@ -1,9 +1,8 @@
-"""What the kernel can train, in words where it cannot, and a learner spelled out for it."""
+"""A learner spelled out for the kernel."""
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,63 +11,12 @@ from torch import Tensor
 
 from metarule.credit.feedback import feedback_name
 from metarule.fused import layout
+from metarule.fused.learners import listed, plain, rate, served
 from metarule.fused.tables import Table, tabled
-from metarule.learner import ANY, Columns, Learner
+from metarule.learner import Columns, Learner
 from metarule.network import Network, Projection
-from metarule.rules import Rule
 from metarule.signals import State
-from metarule.synapses import SynapseModel
 from metarule.terms import FACTORS, Monomial, glorot
-
-
-def refused(learner: Learner) -> str | None:
-    """Why the kernel cannot train a learner, a sentence; None where it can."""
-    network, credit = learner.network, learner.credit
-    ends = [(p.source, p.target) for p in network.projections]
-    names = list(network.sizes)
-    if ends != list(itertools.pairwise(names)):
-        return "the network is not a chain of layers"
-    if credit.crossing is None or not _stands(credit, "crossing", "stage", "stages", "sender", "broadcast", "respond",
-                                              "init", "projections", "teach_feedback"):  # fmt: skip
-        return f"credit.kind = '{credit.kind}' sends its errors in a way of its own"
-    for projection in _served(learner):
-        rule, synapse = _rule(learner, projection), _synapse(learner, projection)
-        listed = rule.listed(torch.zeros(1, len(rule.params)), network.shape(projection))
-        if listed is None or not _stands(rule, "listed", "delta", "init"):
-            return f"rule.kind = '{rule.kind}' is no list of terms"
-        known = _known(projection)
-        for name in sorted({name for term in listed.terms for name in term.factors} - known):
-            return f"'{name}' is not among what it computes at '{projection.name}'"
-        if synapse.plain is None or not _stands(synapse, "plain", "step", "init"):
-            return f"synapse.kind = '{synapse.kind}' with these settings is more than momentum"
-    return None
-
-
-def _stands(part: Any, claim: str, *acts: str) -> bool:
-    """Whether no class below the one that makes a claim has changed what it speaks of."""
-    lineage = type(part).__mro__
-    made = next(place for place, each in enumerate(lineage) if claim in vars(each))
-    return not any(act in vars(each) for each in lineage[:made] for act in acts)
-
-
-def _served(learner: Learner) -> list[Projection]:
-    """The projections that learn: a rule may be there for feedback weights that nobody teaches."""
-    taught = learner.credit.crossing == "own_taught"
-    return [p for p in learner.plastic if p.role == "forward" or taught]
-
-
-def _known(projection: Projection) -> set[str]:
-    if projection.role == "forward":
-        return {*layout.FACTORS, "weight"}
-    return {"pre", "post", "error", "total_post", "weight"}
-
-
-def _rule(learner: Learner, projection: Projection) -> Rule:
-    return learner.rules[learner.rule_key(projection) or ANY]
-
-
-def _synapse(learner: Learner, projection: Projection) -> SynapseModel:
-    return learner.synapses[learner.synapse_key(projection) or ANY]
 
 
 class Gradients(NamedTuple):
@@ -89,7 +37,7 @@ class Spelled:
         self.kept: list[Any] = []
         self.found: list[tuple[str, Table | None, Tensor]] = []
         network: Network = learner.network
-        self.served = {p.name: p for p in _served(learner)}
+        self.served = served(learner)
         self.reads = {name: self._read(p) for name, p in self.served.items()}
         first = next(iter(state["weights"].values()))
         self.runs, self.dtype = len(first), first.dtype
@@ -144,11 +92,7 @@ class Spelled:
         return feedback_name(projection) if crossing in ("own", "own_taught", "signs_of_own") else None
 
     def _read(self, projection: Projection) -> frozenset[str]:
-        rule = _rule(self.learner, projection)
-        shape = self.learner.network.shape(projection)
-        listed = rule.listed(torch.zeros(1, len(rule.params)), shape)
-        assert listed is not None
-        return frozenset().union(*(term.factors for term in listed.terms))
+        return frozenset().union(*(term.factors for term in listed(self.learner, projection, self.columns).terms))
 
     def _error_below(self, place: int, crossing: str) -> bool:
         """Whether anybody reads the error at the source of a projection, or what is made of it further down."""
@@ -169,11 +113,8 @@ class Spelled:
         if name not in self.served:
             return layout.Rule()
         learner, projection = self.learner, self.served[name]
-        rule, synapse = _rule(learner, projection), _synapse(learner, projection)
-        listed = rule.listed(self.columns.rules[learner.rule_key(projection) or ANY], learner.network.shape(projection))
-        plain = synapse.plain
-        assert listed is not None
-        assert plain is not None
+        terms, coefficients = listed(learner, projection, self.columns)
+        model = plain(learner, projection)
         groups = [
             layout.Group(
                 power=table.power,
@@ -184,21 +125,21 @@ class Spelled:
                 row_is=self._alone(table.rows),
                 column_is=self._alone(table.columns),
                 used=layout.numbers(ctypes.c_int8, table.used),
-                coefficients=self._held(table.coefficients(listed.coefficients)),
+                coefficients=self._held(table.coefficients(coefficients)),
                 coefficient_gradient=self._collected(name, table, len(table.rows) * len(table.columns)),
             )
-            for table in tabled(listed.terms, turned)
+            for table in tabled(terms, turned)
         ]
         return layout.Rule(
             plastic=True,
             groups=len(groups),
             group=(layout.Group * len(groups))(*groups),
             reads=layout.numbers(ctypes.c_int64, [factor in self.reads[name] for factor in layout.FACTORS]),
-            rate=self._held(self.columns.synapses[learner.synapse_key(projection) or ANY][:, 0]),
-            decay=plain.weight_decay,
-            momentum=plain.momentum or 0.0,
-            nesterov=plain.nesterov,
-            velocity=None if plain.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
+            rate=self._held(rate(learner, projection, self.columns)),
+            decay=model.weight_decay,
+            momentum=model.momentum or 0.0,
+            nesterov=model.nesterov,
+            velocity=None if model.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
             rate_gradient=self._collected(name, None, 1),
             velocity_gradient=self._gradient("velocities", name),
         )
