@@ -15,8 +15,9 @@ from rich.console import Console
 from metarule.credit.backprop import Backprop
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.evaluation import Conditions, printed
+from metarule.inner import ENGINES, in_turn, unheard
 from metarule.inspection.altered import Again, ByClass, Mislabelled, Noisy, Permuted
-from metarule.inspection.conditions import OWN, activated, conditions, deeper, wider
+from metarule.inspection.conditions import OWN, activated, alone, conditions, deeper, wider
 from metarule.inspection.holding import Tried, evidence, verdict
 from metarule.inspection.stress import Effort, stress
 from metarule.inspection.stress_report import stress_report
@@ -193,6 +194,19 @@ def test_all_conditions_are_made_for_a_few_shot_task_or_say_why_not(monkeypatch,
     assert longer.conditions.steps == 10 * STEPS
     assert batches
     assert (batches.conditions.batch, batches.conditions.steps) == (4, 3)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_condition_travels_to_a_worker_whatever_engine_the_subject_has(name):
+
+    def staying(function, jobs, arrived=unheard):  # as the map of a pool of processes stays where the pool is
+        return in_turn(function, jobs, arrived)
+
+    engine = ENGINES[name](None, torch.float64, None, staying)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(engine)
+    made = alone(subject_of(course=Conditions(engine, STEPS, 1)))
+    assert type(pickle.loads(pickle.dumps(made)).conditions.engine) is type(engine)
 
 
 def test_what_a_subject_cannot_be_put_to_is_named_with_its_reason():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarule.inner import Reference, in_turn
+from metarule.inner import InBlocks, in_turn
 from metarule.inspection.altered import Again, ByClass, Mislabelled, Noisy, Permuted
 from metarule.inspection.subject import Subject
 from metarule.network import Network
@@ -78,7 +78,7 @@ def conditions(subject: Subject) -> list[Condition]:
 def alone(subject: Subject, runs: int = BLOCK_RUNS) -> Subject:
     """The subject with an engine that computes `runs` runs at once in the process that asks it."""
     engine = subject.conditions.engine
-    if isinstance(engine, Reference):
+    if isinstance(engine, InBlocks):
         engine = replace(engine, block_runs=runs, map=in_turn)
     return subject.on(conditions=replace(subject.conditions, engine=engine))
 
