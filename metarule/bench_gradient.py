@@ -96,15 +96,16 @@ def compared(
 ) -> list[Row]:
     """`measure` of the cells whose labels begin with one of `parts`, on one core, and the memory of every way.
 
-    `heard` is told the rows of each cell as they come.
+    `heard` is told the rows of each cell as they come, without their memory.
     """
     cells = {cell.label: cell for cell in chosen(GRADIENT_CELLS, parts)}
     rows: list[Row] = []
     for part in apart("bench_gradient", {"cells": list(cells.values()), "repeats": repeats, "peer": peer}):
-        for row in part:
-            row["grown_mib"] = taken(row["way"], cells[row["cell"]], row.get("variant", ()))
         heard(part)
         rows += part
+    # afterwards: both would be slower side by side
+    for row in rows:
+        row["grown_mib"] = taken(row["way"], cells[row["cell"]], row.get("variant", ()))
     return rows
 
 

@@ -47,8 +47,10 @@ def ways(world: Setting) -> dict[str, Way]:
         "segments": (segments, GRADIENT),
         "forward": (Reference(), GRADIENT | {"forward"}),
     }
-    for name in ENGINES.keys() - {Reference.name, Fastest.name}:
-        engine = ENGINES[name](None, torch.float32, 1, in_turn)
+    for name, make in ENGINES.items():
+        if name in (Reference.name, Fastest.name):
+            continue
+        engine = make(None, torch.float32, 1, in_turn)
         wanted = {name: GRADIENT, f"{name}, forward": GRADIENT | {"forward"}}
         engines |= {way: (engine, wants) for way, wants in wanted.items() if engine.can(world.learner, wants) is None}
     found: dict[str, Way] = {name: functools.partial(_exact, world, *asked) for name, asked in engines.items()}
