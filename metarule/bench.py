@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.bench_process import Row, answered, apart, clock, interleaved, machine, ratio, threads
-from metarule.bench_roofline import peaks
+from metarule.bench_roofline import Peaks, peaks
 from metarule.bench_work import CELLS, ON_TWO_CORES, Cell, Setting, chosen, setting
 from metarule.bench_written import loop, naive, vmap
 from metarule.inner import Fused, Inner, Reference
@@ -70,7 +70,8 @@ def agreement(world: Setting, answers: dict[str, Tensor]) -> float:
     expected = answers["reference"]
     untaught = _engine(Reference(), world._replace(theta=torch.zeros_like(world.theta))).losses
     learned = float((expected - untaught).abs().max())
-    return max(float((found - expected[: len(found)]).abs().max()) / learned for found in answers.values())
+    apart = torch.stack([(found - expected[: len(found)]).abs().max() for found in answers.values()])
+    return float(apart.max()) / learned
 
 
 def measure(
@@ -90,12 +91,25 @@ def measure(
     Raises RuntimeError where two engines do not come to the same losses.
     """
     with threads(cores):
-        return [
-            row for cell in cells for row in _measured(cell, repeats, peer, cores, thorough, written and cores == 1)
-        ]
+        found = (_measured(cell, repeats, peer, cores, thorough, written and cores == 1) for cell in cells)
+        return [row for measured in found for row in _rows(measured, cores, peer)]
 
 
-def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: bool, written: bool) -> list[Row]:
+class Measured(NamedTuple):
+    """A cell: seconds per run-step of every repeat, by name; what ran; how far losses are apart; limits of the core.
+
+    `tried`: seconds of all variants of the peer.
+    """
+
+    cell: Cell
+    seconds: dict[str, list[float]]
+    ran: dict[str, str]
+    apart: float
+    limits: Peaks
+    tried: dict[str, float]
+
+
+def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: bool, written: bool) -> Measured:
     world, seconds = setting(cell), clock(cores)
     running = {name: functools.partial(engine, world) for name, engine in engines(world, written).items()}
     answers = {name: engine() for name, engine in running.items()}  # also the warm-up
@@ -110,27 +124,31 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
         tried = {variant.label: spent for variant, spent in contest.tried.items()}
         losses |= {label: torch.tensor(ready(), dtype=torch.float64) for label, ready in rivals.items()}
     apart = agreement(world, losses)
-    if apart > CLOSE:
+    if not apart <= CLOSE:
         raise RuntimeError(f"bench: losses differ by {apart:.1e} of what was learned, on {cell.label}")
     limits = peaks(cores)
     found = interleaved({**running, **rivals}, repeats, seconds)
     # an engine that trains one network after another was given a few of them
     per_step = {name: [each / (len(losses[name]) * cell.steps) for each in times] for name, times in found.items()}
-    best = min(rivals, key=lambda label: statistics.median(per_step[label]), default=None)
+    ran = {name: answer.ran for name, answer in answers.items()}
     if peer is not None:
+        ran[peer] = min(rivals, key=lambda label: statistics.median(per_step[label]))
         per_step[peer] = [min(times) for times in zip(*(per_step.pop(label) for label in rivals), strict=True)]
-    rows = []
-    for name, times in per_step.items():
+    return Measured(cell, per_step, ran, apart, limits, tried)
+
+
+def _rows(measured: Measured, cores: int, peer: str | None) -> Iterator[Row]:
+    cell, seconds, ran, apart, limits, tried = measured
+    for name, times in seconds.items():
         speed = 1 / statistics.median(times)
         row = {
             "cell": cell.label, "network": "-".join(map(str, cell.sizes)), "runs": cell.runs,
             "candidates": cell.candidates, "episodes": cell.episodes, "batch": cell.batch, "steps": cell.steps,
-            "cores": cores, "engine": name, "ran": answers[name].ran if name in answers else best,
-            "run_steps_per_second": round(speed, 1),
+            "cores": cores, "engine": name, "ran": ran[name], "run_steps_per_second": round(speed, 1),
         }  # fmt: skip
-        row |= {f"ratio_to_{base}": ratio(per_step[base], times) for base in BASES if base in per_step}
+        row |= {f"ratio_to_{base}": ratio(seconds[base], times) for base in BASES if base in seconds}
         if peer is not None:
-            row |= {"ratio_to_peer": ratio(per_step[peer], times), "peer_variant": str(best).removeprefix(f"{peer} ")}
+            row |= {"ratio_to_peer": ratio(seconds[peer], times), "peer_variant": ran[peer].removeprefix(f"{peer} ")}
         share = speed / (cell.runs * cell.steps)
         row |= {
             "fraction_of_sgemm": round(share * cell.operations / limits.sgemm, 3),
@@ -143,8 +161,7 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
         if name == peer:
             trained = cell.runs * cell.steps
             row["variants"] = {label: round(trained / spent, 1) for label, spent in tried.items()}
-        rows.append(row)
-    return rows
+        yield row
 
 
 def compared(

@@ -65,9 +65,10 @@ def test_engines_and_what_is_written_by_hand_come_to_the_same_losses():
     assert not HERE or rows[4]["ran"] == f"fused ({library.library().variant})"
 
 
-def test_an_engine_that_leaves_out_a_term_is_not_timed(monkeypatch):
+@pytest.mark.parametrize("oja", [0.99, math.nan])
+def test_an_engine_that_does_something_else_is_not_timed(monkeypatch, oja):
     def forgetful(world):
-        return bench.ENGINES["reference"](world._replace(theta=world.theta * torch.tensor([1.0, 1.0, 0.99])))
+        return bench.ENGINES["reference"](world._replace(theta=world.theta * torch.tensor([1.0, 1.0, oja])))
 
     monkeypatch.setitem(bench.WRITTEN, "naive", forgetful)
     with pytest.raises(RuntimeError, match="losses differ by"):
