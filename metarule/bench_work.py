@@ -27,7 +27,7 @@ from metarule.rules.terms import Terms
 from metarule.signals import Batch, State
 from metarule.synapses.sgd import Sgd
 from metarule.tasks import scores
-from metarule.tasks.base import Episode, Rows, Task
+from metarule.tasks.base import Asked, Episode, Rows, Task
 
 POOL, HELD_OUT, ASKED = 512, 256, 64
 """Random images that all runs draw their batches from, others that are held out, and how many of these a run is asked.
@@ -198,7 +198,7 @@ class Workload(Task):
 class _Episode(Episode):
     data: Data
     order: Int[Tensor, "R T B"]
-    asked: Int[Tensor, "R asked"]
+    questions: Int[Tensor, "R asked"]
 
     def train(self, step):
         rows = self.order[:, step]
@@ -208,8 +208,11 @@ class _Episode(Episode):
         shown = self.order[:, steps.start : steps.stop]
         return Rows(self.data.images, shown, self.data.targets, shown)
 
+    def asked(self):
+        return Asked(self.data.held_out, self.questions, self.data.answers[self.questions])
+
     def score(self, respond, weights):
-        return scores.classification(respond, self.data.held_out[self.asked], self.data.answers[self.asked])
+        return scores.answered(respond, self.asked())
 
 
 class Setting(NamedTuple):

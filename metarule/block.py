@@ -293,17 +293,22 @@ class World:
         return {"weights": weights, "credit": credit_state, "rules": rule_states, "synapses": synapse_states}
 
     def scored(
-        self, columns: Columns, state: State, steps: range, advance: Callable[[State, range], State]
+        self,
+        columns: Columns,
+        state: State,
+        steps: range,
+        advance: Callable[[State, range], State],
+        score: Callable[[Columns, State], dict[str, Tensor]] | None = None,
     ) -> tuple[State, dict[str, Tensor]]:
         """The state after `steps`, and the sums of every metric over those after which the block is scored.
 
-        `advance` is this world's own, or what comes to the same.
+        `advance` and `score` are this world's own, or what comes to the same.
         """
         total: dict[str, Tensor] = {}
         for first, last in _spans(steps, self.block.score_at):
             state = advance(state, range(first, last))
             if last in self.block.score_at:
-                total = _summed(total, self.score(columns, state))
+                total = _summed(total, (score or self.score)(columns, state))
         return state, total
 
     def score(self, columns: Columns, state: State) -> dict[str, Tensor]:

@@ -88,6 +88,13 @@ class Plan(Structure):
         ("y_rows", c_void_p),
         ("tape", c_void_p),
         ("keeps_weights", c_int64),
+        ("asked", c_int64),
+        ("asked_x", c_void_p),
+        ("asked_rows", c_void_p),
+        ("answers", c_void_p),
+        ("likelihood", c_void_p),
+        ("right", c_void_p),
+        ("forgets", c_int64),
     )
 
 

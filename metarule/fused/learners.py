@@ -26,23 +26,23 @@ def refused(learner: Learner) -> str | None:
     names = list(network.sizes)
     if ends != list(itertools.pairwise(names)):
         return "the network is not a chain of layers"
-    if credit.crossing is None or not _stands(credit, "crossing", "stage", "stages", "sender", "broadcast", "respond",
-                                              "init", "projections", "teach_feedback"):  # fmt: skip
+    if credit.crossing is None or not stands(credit, "crossing", "stage", "stages", "sender", "broadcast", "respond",
+                                             "init", "projections", "teach_feedback"):  # fmt: skip
         return f"credit.kind = '{credit.kind}' sends its errors in a way of its own"
     for projection in served(learner).values():
         rule = learner.rules[learner.rule_key(projection) or ANY]
         synapse = learner.synapses[learner.synapse_key(projection) or ANY]
         listed = rule.listed(torch.zeros(1, len(rule.params)), network.shape(projection))
-        if listed is None or not _stands(rule, "listed", "delta", "init"):
+        if listed is None or not stands(rule, "listed", "delta", "init"):
             return f"rule.kind = '{rule.kind}' is no list of terms"
         for name in sorted({name for term in listed.terms for name in term.factors} - _known(projection)):
             return f"'{name}' is not among what it computes at '{projection.name}'"
-        if synapse.plain is None or not _stands(synapse, "plain", "step", "init"):
+        if synapse.plain is None or not stands(synapse, "plain", "step", "init"):
             return f"synapse.kind = '{synapse.kind}' with these settings is more than momentum"
     return None
 
 
-def _stands(part: Any, claim: str, *acts: str) -> bool:
+def stands(part: Any, claim: str, *acts: str) -> bool:
     """Whether no class below the one that makes a claim has changed what it speaks of."""
     lineage = type(part).__mro__
     made = next(place for place, each in enumerate(lineage) if claim in vars(each))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,11 +13,13 @@ from torch import Tensor
 from metarule import tree
 from metarule.block import Block, BlockOutcome, World, run_block
 from metarule.credit.feedback import target_of
+from metarule.fused.learners import stands
 from metarule.fused.library import Library, Missing, library
 from metarule.fused.plan import Spelled
 from metarule.learner import Columns, always_one
 from metarule.signals import Batch, State
-from metarule.tasks.base import Episode, Rows
+from metarule.tasks import scores
+from metarule.tasks.base import Asked, Episode, Rows
 
 AT_ONCE = 1 << 22
 """Indices, or numbers of batches that are no rows of a table, that are held at a time."""
@@ -35,17 +36,49 @@ def run_fused(block: Block) -> BlockOutcome:
     world = World(block)
     with torch.no_grad():
         columns = block.learner.columns(block.theta)
-        advance = functools.partial(_advanced, kernel, world, columns)
-        state, scores = world.scored(columns, owned(world.start(columns), world), block.steps, advance)
-    return world.outcome(state, scores)._replace(engine=f"{NAME} ({kernel.variant})")
+        training = Training(kernel, world, columns)
+        state, totals = world.scored(
+            columns, world.start(columns), block.steps, training.advance, training.score if training.asked else None
+        )
+    return world.outcome(state, totals)._replace(engine=f"{NAME} ({kernel.variant})")
 
 
-def _advanced(kernel: Library, world: World, columns: Columns, state: State, steps: range) -> State:
-    """The state after `steps`, its weights and velocities overwritten."""
-    spelled = Spelled(world.learner, columns, state)
-    for part in parts(world, steps):
-        called(kernel.train, kernel, spelled, part)
-    return state
+class Training:
+    """The steps of a block, and its scores where an episode says what they ask."""
+
+    def __init__(self, kernel: Library, world: World, columns: Columns) -> None:
+        self.kernel, self.world, self.columns = kernel, world, columns
+        episode, block = world.episode, world.block
+        self.asked = _plain_asked(episode.asked(), block.dtype) if stands(episode, "asked", "score") else None
+        self.answers: tuple[Tensor, Tensor] | None = None
+        self.owns = False  # the state's weights are ours to overwrite
+        self.forgets = self.asked is not None and "carry" not in block.wants
+
+    def advance(self, state: State, steps: range) -> State:
+        """The state after `steps`; its weights are those before where nobody reads them any more."""
+        block = self.world.block
+        for part in parts(self.world, steps):
+            if part.steps.stop == steps.stop and steps.stop in block.score_at and self.asked:
+                part = part._replace(asked=self.asked, forgets=self.forgets and steps.stop == block.steps.stop)
+                likelihood, right = torch.empty(2, *self.asked.rows.shape, dtype=block.dtype)
+                self.answers = (likelihood, right)
+                part = part._replace(answers=self.answers)
+            if not part.forgets and not self.owns:
+                state, self.owns = owned(state, self.world), True
+            spelled = Spelled(self.world.learner, self.columns, tree.mapped(state, torch.Tensor.contiguous))
+            called(self.kernel.train, self.kernel, spelled, part)
+        return state
+
+    def score(self, columns: Columns, state: State) -> dict[str, Tensor]:
+        """The scores of the answers to what was asked last."""
+        assert self.answers is not None
+        return scores.classified(*self.answers)
+
+
+def _plain_asked(asked: Asked | None, dtype: torch.dtype) -> Asked | None:
+    if asked is None:
+        return None
+    return Asked(asked.x.to(dtype).contiguous(), asked.rows.contiguous(), asked.answers.contiguous())
 
 
 class Part(NamedTuple):
@@ -56,12 +89,26 @@ class Part(NamedTuple):
     rates: list[dict[str, float]]  # the schedule's multipliers at every step
     tape: Tensor | None = None
     keeps_weights: bool = False
+    asked: Asked | None = None
+    answers: tuple[Tensor, Tensor] | None = None  # where log-likelihoods are written, and whether they were right
+    forgets: bool = False
 
     @property
     def plan(self) -> dict[str, Any]:
         """The fields of `layout.Plan` that are data."""
         x, x_rows, y, y_rows = self.rows
-        return {
+        asked = {}
+        if self.asked is not None and self.answers is not None:
+            asked = {
+                "asked": self.asked.rows.shape[1],
+                "asked_x": self.asked.x.data_ptr(),
+                "asked_rows": self.asked.rows.data_ptr(),
+                "answers": self.asked.answers.data_ptr(),
+                "likelihood": self.answers[0].data_ptr(),
+                "right": self.answers[1].data_ptr(),
+                "forgets": self.forgets,
+            }
+        return asked | {
             "steps": len(self.steps),
             "events": x_rows.shape[2],
             "x": x.data_ptr(),

@@ -29,6 +29,17 @@ class Rows(NamedTuple):
     y_rows: Int[Tensor, "R T B"] | None
 
 
+class Asked(NamedTuple):
+    """Held-out questions by index: run r is asked row x[rows[r, q]], and output unit answers[r, q] is right.
+
+    Table (N J), as that of `Rows`; indices int64 (R Q).
+    """
+
+    x: Float[Tensor, "N J"]
+    rows: Int[Tensor, "R Q"]
+    answers: Int[Tensor, "R Q"]
+
+
 class Episode(ABC):
     """The data of R runs; run r sees its own episode, given by its address."""
 
@@ -38,6 +49,10 @@ class Episode(ABC):
 
     def rows(self, steps: range) -> Rows | None:
         """The batches of `train` at `steps` by index; None where they are not rows of a table."""
+        return None
+
+    def asked(self) -> Asked | None:
+        """What `score` asks, where it is `scores.classification` of rows of a table and no more; else None."""
         return None
 
     @abstractmethod

@@ -12,7 +12,7 @@ from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import images as image_sets
 from metarule.tasks import scores
-from metarule.tasks.base import Episode, Rows
+from metarule.tasks.base import Asked, Episode, Rows
 from metarule.tasks.over_images import OverImages
 
 PROBLEMS = ("classification", "frozen", "autoencoder", "bandit")
@@ -52,6 +52,12 @@ class DigitsEpisode(Episode):
     def _shown(self, step: int) -> Int[Tensor, "R B"]:
         epoch, place = divmod(step, len(self.train_rows) // self.batch)
         return self._epoch(epoch)[:, place * self.batch : (place + 1) * self.batch]
+
+    def asked(self):
+        if self.problem == "autoencoder":
+            return None
+        rows = self.score_rows.expand(self.noise.runs, -1)
+        return Asked(self.images, rows, self.labels[rows])
 
     def score(self, respond, weights):
         rows = self.score_rows.expand(self.noise.runs, -1)

@@ -14,7 +14,7 @@ from metarule.rng import Noise
 from metarule.signals import Batch
 from metarule.tasks import images as image_sets
 from metarule.tasks import scores
-from metarule.tasks.base import Episode, Rows
+from metarule.tasks.base import Asked, Episode, Rows
 from metarule.tasks.images import ImageSource
 from metarule.tasks.over_images import OverImages
 
@@ -65,8 +65,11 @@ class FewShotEpisode(Episode):
                 )
         return slice(steps.start * self.batch, steps.stop * self.batch)
 
+    def asked(self):
+        return Asked(self.images, self.score_rows, self.score_labels)
+
     def score(self, respond, weights):
-        return scores.classification(respond, self.images[self.score_rows], self.score_labels)
+        return scores.answered(respond, self.asked())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarule.signals import Batch
-from metarule.tasks.base import Respond
+from metarule.tasks.base import Asked, Respond
 
 CLASSIFICATION = {"held_out_loss": "min", "accuracy": "max"}
 REGRESSION = {"held_out_loss": "min"}
@@ -37,7 +37,17 @@ def classification(respond: Respond, x: Float[Tensor, "R B J"], labels: Int[Tens
     log_likelihood = torch.log_softmax(drive, dim=-1).gather(-1, labels[:, :, None])[:, :, 0]
     highest, answer = drive.detach().max(dim=-1)
     right = (answer == labels) & highest.isfinite()
-    return {"held_out_loss": -log_likelihood.mean(dim=1), "accuracy": right.to(drive.dtype).mean(dim=1)}
+    return classified(log_likelihood, right.to(drive.dtype))
+
+
+def classified(log_likelihood: Float[Tensor, "R Q"], right: Float[Tensor, "R Q"]) -> dict[str, Tensor]:
+    """The scores of a classification, from the log-likelihood of each right answer and whether it was given."""
+    return {"held_out_loss": -log_likelihood.mean(dim=1), "accuracy": right.mean(dim=1)}
+
+
+def answered(respond: Respond, asked: Asked) -> dict[str, Tensor]:
+    """`classification` of what an episode asks."""
+    return classification(respond, asked.x[asked.rows], asked.answers)
 
 
 def regression(

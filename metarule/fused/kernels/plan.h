@@ -61,4 +61,9 @@ struct Plan {
   const i64 *x_rows, *y_rows;       // R T B: which rows each event shows
   void *tape;                       // R T, each as long as `metarule_tape` says; null where nobody goes back
   i64 keeps_weights;                // whether the tape holds the weights too, which else are rebuilt
+  i64 asked;                        // Q: how many events each run is asked after its steps
+  const void *asked_x;              // the table that they are rows of
+  const i64 *asked_rows, *answers;  // R Q: which rows, and the output unit that is right
+  void *likelihood, *right;         // R Q: log-likelihood of that unit, and 1 where it has the largest drive, else 0
+  i64 forgets;                      // whether nobody needs the weights afterwards
 };

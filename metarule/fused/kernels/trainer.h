@@ -1,5 +1,6 @@
 // One run at a time through all its steps, its weights in cache.
 #pragma once
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -37,11 +38,13 @@ template <class S> struct Synapses {
   S *weight, *velocity, *feedback, *feedback_velocity, *reconstruction, *signs;
 };
 
+constexpr i64 TOGETHER = 64;  // questions that are answered at a time
+
 template <class S> struct Trainer {
   const Plan &plan;
   const i64 B, L;
   Memory<S> memory;
-  Population<S> *at;
+  Population<S> *at, *asked;  // in a step, and where questions are answered
   Synapses<S> *between;
   Scratch<S> scratch;
   S *events;  // total_post, agreement, match
@@ -49,6 +52,7 @@ template <class S> struct Trainer {
 
   explicit Trainer(const Plan &given) : plan(given), B(given.events), L(given.layers) {
     at = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
+    asked = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
     between = reinterpret_cast<Synapses<S> *>(memory.take(L * sizeof(Synapses<S>) / sizeof(S) + 1));
     events = memory.take(3 * B);
     if (memory.full) return;
@@ -62,6 +66,10 @@ template <class S> struct Trainer {
       for (S **buffer : buffers) *buffer = memory.take(B * p.ld);
       if (memory.full) return;
       for (i64 b = 0; p.bias && b < B; ++b) p.rate[b * p.ld + p.size] = 1;
+      asked[l] = p;
+      if (!plan.asked) continue;
+      asked[l].rate = memory.take(TOGETHER * p.ld), asked[l].drive = memory.take(TOGETHER * p.ld);
+      for (i64 b = 0; p.bias && b < TOGETHER && !memory.full; ++b) asked[l].rate[b * p.ld + p.size] = 1;
     }
     i64 sides = 0, monomials = 0, weights = 0, rows = 0;
     for (i64 l = 0; l < L; ++l) {
@@ -153,14 +161,15 @@ template <class S> struct Trainer {
     for (i64 t = 0; t < plan.steps; ++t) {
       if (plan.tape) record(taped(r, t));
       show(r, t);
-      forward();
+      forward(at, B);
       if (plan.y) judge(r, t);
       for (i64 l = L - 1; l >= 0; --l) {
         if (plan.projection[l].error_below) send_down(l);
         learn(l, r, t);
       }
     }
-    store_run(r);
+    if (plan.asked) answer(r);
+    if (!plan.forgets) store_run(r);
   }
 
   void load_run(i64 r) {
@@ -187,35 +196,61 @@ template <class S> struct Trainer {
     }
   }
 
-  void show(i64 r, i64 t) {
-    const i64 *rows = plan.x_rows + (r * plan.steps + t) * B;
-    for (i64 b = 0; b < B; ++b)
-      std::memcpy(at[0].rate + b * at[0].ld, static_cast<const S *>(plan.x) + rows[b] * at[0].size,
-                  at[0].size * sizeof(S));
+  void show(i64 r, i64 t) { shown_rows(at[0], plan.x, plan.x_rows + (r * plan.steps + t) * B, B); }
+  static void shown_rows(const Population<S> &input, const void *x, const i64 *rows, i64 count) {
+    for (i64 b = 0; b < count; ++b)
+      std::memcpy(input.rate + b * input.ld, static_cast<const S *>(x) + rows[b] * input.size, input.size * sizeof(S));
   }
 
-  void forward() {
+  // Through all populations of `chain`, `count` events.
+  void forward(Population<S> *chain, i64 count) {
     for (i64 l = 0; l < L; ++l) {
-      const Population<S> &source = at[l];
-      Population<S> &p = at[l + 1];
-      driven<S>(B, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld,
+      const Population<S> &source = chain[l];
+      Population<S> &p = chain[l + 1];
+      driven<S>(count, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld,
                 scratch.group);
       if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) {
         i64 b = 0;
-        for (; b + 4 <= B; b += 4) softmax<S, 4>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
-        for (; b < B; ++b) softmax<S, 1>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
+        for (; b + 4 <= count; b += 4) softmax<S, 4>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
+        for (; b < count; ++b) softmax<S, 1>(p.drive + b * p.ld, p.rate + b * p.ld, p.size, p.ld);
       } else {
-        Units<S>{B * p.ld, l == L - 1 ? S(1) : S(plan.beta), false, p.drive, nullptr, p.rate, nullptr, nullptr}.rates(
+        Units<S>{count * p.ld, l == L - 1 ? S(1) : S(plan.beta), false, p.drive, nullptr, p.rate, nullptr, nullptr}.rates(
             p.activation);  // an output has no beta
       }
-      fill(p, p.rate, S(p.bias));
+      fill(p, p.rate, S(p.bias), count);
+    }
+  }
+
+  // Held-out questions, a class each: how likely the right one is by the softmax of the drives, and whether it leads.
+  void answer(i64 r) {
+    const Population<S> &output = asked[L];
+    for (i64 first = 0; first < plan.asked; first += TOGETHER) {
+      const i64 count = plan.asked - first < TOGETHER ? plan.asked - first : TOGETHER, at_run = r * plan.asked + first;
+      shown_rows(asked[0], plan.asked_x, plan.asked_rows + at_run, count);
+      forward(asked, count);
+      for (i64 b = 0; b < count; ++b) {
+        const S *drive = output.drive + b * output.ld;
+        i64 leading = 0;
+        for (i64 i = 1; i < output.size; ++i)
+          if (drive[i] > drive[leading]) leading = i;
+        S share = output.rate[b * output.ld + leading];  // of the leading one, by the softmax
+        if (plan.output != SOFTMAX_OUTPUT) {
+          S total = 0;
+          for (i64 i = 0; i < output.size; ++i) total += std::exp(drive[i] - drive[leading]);
+          share = 1 / total;
+        }
+        const i64 right = plan.answers[at_run + b];
+        static_cast<S *>(plan.likelihood)[at_run + b] = drive[right] - drive[leading] + std::log(share);
+        static_cast<S *>(plan.right)[at_run + b] = leading == right && std::isfinite(share) && std::isfinite(drive[leading]);
+      }
     }
   }
 
   // What lies beyond the units: the one that is always on, and zeros.
-  void fill(const Population<S> &p, S *values, S always) const {
+  void fill(const Population<S> &p, S *values, S always) const { fill(p, values, always, B); }
+  void fill(const Population<S> &p, S *values, S always, i64 count) const {
     if (p.size == p.ld) return;
-    for (i64 b = 0; b < B; ++b) {
+    for (i64 b = 0; b < count; ++b) {
       values[b * p.ld + p.size] = always;
       for (i64 i = p.size + 1; i < p.ld; ++i) values[b * p.ld + i] = 0;
     }
