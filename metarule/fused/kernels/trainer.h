@@ -144,10 +144,22 @@ template <class S> struct Trainer {
       if (!turned) std::memcpy(to + i * ld, values + i * columns, columns * sizeof(S));
       for (i64 j = columns; j < ld; ++j) to[i * ld + j] = 0;
     }
-    constexpr i64 AT_ONCE = 16;  // a line of cache, so that both sides are read and written whole
-    for (i64 first = 0; turned && first < columns; first += AT_ONCE)
-      for (i64 i = 0; i < rows; ++i)
-        for (i64 j = first; j < columns && j < first + AT_ONCE; ++j) to[i * ld + j] = values[j * rows + i];
+    if (!turned) return;
+    const i64 squares = rows / lanes<S> * lanes<S>;
+    for (i64 first = 0; first < columns; first += lanes<S>) {
+      const i64 last = first + lanes<S> < columns ? first + lanes<S> : columns;
+      i64 i = 0;
+      for (; last - first == lanes<S> && i < squares; i += lanes<S>) {
+        Vec<S> square[lanes<S>];
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes<S>; ++k) square[k] = load_anywhere(values + (first + k) * rows + i);
+        turn<S>(square);
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes<S>; ++k) store(to + (i + k) * ld + first, square[k]);
+      }
+      for (; i < rows; ++i)
+        for (i64 j = first; j < last; ++j) to[i * ld + j] = values[j * rows + i];
+    }
   }
   static void out(const S *from, void *to, i64 run, i64 rows, i64 columns, i64 ld, bool turned) {
     if (!from || !to) return;

@@ -20,6 +20,11 @@ template <class S> using Whole = typename Lanes<S>::whole;
 template <class S> constexpr int lanes = WIDTH / sizeof(S);
 
 template <class S> inline Vec<S> load(const S *from) { return *reinterpret_cast<const Vec<S> *>(from); }
+template <class S> inline Vec<S> load_anywhere(const S *from) {
+  Vec<S> value;
+  __builtin_memcpy(&value, from, WIDTH);
+  return value;
+}
 template <class S> inline void store(S *to, Vec<S> value) { *reinterpret_cast<Vec<S> *>(to) = value; }
 template <class S> inline Vec<S> splat(S value) { return value - Vec<S>{}; }
 template <class S> inline i64 padded(i64 size) { return (size + lanes<S> - 1) / lanes<S> * lanes<S>; }
