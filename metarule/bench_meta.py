@@ -4,7 +4,7 @@ The network and episode are those of `feedback_alignment_terms` (784-170-130-100
 at a time, 50 queries) with images of random pixels; what is measured is the gradient of the queries' cross-entropy in
 the three coefficients, averaged over the same tasks. `published` has the structure of the released code (Shervani-Tabar
 and Rosenbaum, 2023): one task at a time, a torch.nn.Module called with the weights of the step, every term a matrix of
-the weights' size, autograd through all steps. `reference` is metarule's engine. The gradients are compared first.
+the weights' size, autograd through all steps. The others are metarule's engines. The gradients are compared first.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from metarule.bench_process import threads
 from metarule.credit.feedback import feedback_name
 from metarule.credit.feedback_alignment import FeedbackAlignment
-from metarule.inner import Reference, Runs
+from metarule.inner import Adjoint, Fused, InBlocks, Reference, Runs
 from metarule.learner import ANY, Learner
 from metarule.network import Network
 from metarule.rng import Noise, noise_for
@@ -36,6 +37,7 @@ from metarule.tasks.base import Episode, Task
 
 SIZES = (784, 170, 130, 100, 70, 47)
 BETA = 10.0
+GRADIENT = frozenset({"loss", "grad"})
 WAYS, SHOTS, QUERIES = 5, 50, 10
 THETA = (1e-3, -1e-3, 1e-3)
 """Coefficients of error_pre, error_pre_error and subspace_oja where no run is chaotic."""
@@ -187,46 +189,46 @@ def _updated(
     return changed
 
 
-def reference(world: Setting) -> Float[Tensor, "P"]:
-    """The meta-gradient by metarule's engine: all tasks in lockstep."""
-    outcome = Reference(dtype=world.dtype).evaluate(
+def by(engine: InBlocks, world: Setting) -> Float[Tensor, "P"]:
+    """The meta-gradient by one of metarule's engines: all tasks in one call."""
+    outcome = engine.evaluate(
         world.learner,
         torch.tensor([THETA], dtype=world.dtype),
         world.task,
         Runs((0,), tuple(range(world.runs))),
         range(world.task.length),
-        wants=frozenset({"loss", "grad"}),
+        wants=GRADIENT,
         carry=world.state,
     )
     assert outcome.grad is not None
     return outcome.grad[0]
 
 
-Step = Callable[[Setting], Float[Tensor, "P"]]
-STEPS: dict[str, Step] = {"published": published, "reference": reference}
+def steps(world: Setting) -> dict[str, Callable[[Setting], Float[Tensor, "P"]]]:
+    """The published loop, and those engines that can do the same on this machine."""
+    engines = [Reference(dtype=world.dtype), Adjoint(dtype=world.dtype), Fused(dtype=world.dtype)]
+    able = [engine for engine in engines if engine.can(world.learner, GRADIENT) is None]
+    return {"published": published} | {engine.name: functools.partial(by, engine) for engine in able}
 
 
 def measure(repeats: int = 3, runs: int = 32, length: int = WAYS * SHOTS) -> list[dict[str, Any]]:
     """Seconds per meta-step of `runs` tasks, medians over interleaved repeats; one thread.
 
-    Raises RuntimeError where the two gradients differ by more than 1e-3.
+    Raises RuntimeError where a gradient differs from the published loop's by more than 1e-3.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         world = setting(runs, length)
-        first, *others = (step(world) for step in STEPS.values())  # also the warm-up
+        ways = steps(world)
+        first, *others = (step(world) for step in ways.values())  # also the warm-up
         apart = max(float((other - first).norm() / first.norm()) for other in others)
         if apart > 1e-3:
             raise RuntimeError(f"bench: the meta-gradients differ by {apart:.1e}")
-        seconds: dict[str, list[float]] = {name: [] for name in STEPS}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(repeats):
-            for name, step in STEPS.items():
+            for name, step in ways.items():
                 began = time.perf_counter()
                 step(world)
                 seconds[name].append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
     return [
         {
             "meta_step": name,
