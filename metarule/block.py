@@ -242,12 +242,16 @@ class World:
         self.block = block
         self.learner = block.learner
         self.episode_noise = _noise(block, "episode")
-        self.run_noise = _noise(block, "run")
         self.episode: Episode = block.task.sample(self.episode_noise.at("data"), block.batch)
         self.frozen = block.task.frozen(block.learner.network)
         self.snapshots: list[dict[str, Tensor]] = []
         self.snapshot_steps: list[int] = []
         self.shapes = {p.name: block.learner.network.shape(p) for p in block.learner.plastic}
+
+    @functools.cached_property
+    def run_noise(self) -> Noise:
+        """The noise of exploration; many learners have none."""
+        return _noise(self.block, "run")
 
     def start(self, columns: Columns) -> State:
         """The state before the first step."""
