@@ -100,6 +100,16 @@ def test_the_adjoint_is_right_for_every_batch_size(events, synapse):
     agrees(Learner(network, KolenPollack(), {ANY: Delta()}, {ANY: synapse}), batch=events)
 
 
+@pytest.mark.parametrize("hidden", [(4,), (8,), (8, 10, 4)])
+def test_the_adjoint_is_right_where_few_events_meet_few_units_of_many_inputs(hidden):
+    everything = Terms(("error_pre", "post_pre", "error_pre_error", "subspace_oja"), start={"error_pre": 0.1})
+    learner = Learner(
+        Network.chain((200, *hidden, 10), bias=True), FeedbackAlignment(), {"forward": everything}, {ANY: Sgd()}
+    )
+    for events in (2, 4):
+        agrees(learner, batch=events, tame=0.002)
+
+
 def test_batches_of_several_sizes_are_walked_back_as_they_came():
     learner = fitting_learner(FeedbackAlignment(), rule=THREE)
     agrees(learner, task=Uneven())
@@ -239,6 +249,19 @@ def test_a_neighbour_that_diverges_or_is_walked_again_changes_no_bit(wild, engin
     assert torch.equal(found.loss[others], calm.loss[others])
     assert torch.equal(found.grad[others], calm.grad[others])
     assert bool(found.grad[1].isnan().all()) == (wild > 1e100)
+
+
+@every_adjoint
+def test_a_neighbour_that_diverges_changes_no_bit_where_few_events_meet_few_units(engine):
+    rule = Terms(("error_pre",), start={"error_pre": 0.05})
+    for sizes in ((200, 4, 10), (30, 100, 60, 2)):
+        network = Network.chain(sizes, output="linear", bias=True)
+        learner = Learner(network, Backprop(), {"forward": rule}, {ANY: Sgd()})
+        settings = {"runs": Runs((0, 1), (3,)), "engine": engine(dtype=torch.float64), "batch": 2}
+        sane, wild = (torch.tensor([[first], [0.05]], dtype=torch.float64) for first in (0.05, 1e300))
+        calm, found = (both(learner, theta=theta, **settings)[1] for theta in (sane, wild))
+        assert found.loss[0].isinf()
+        assert torch.equal(found.grad[1], calm.grad[1])
 
 
 @pytest.mark.parametrize("name", NONLINEARITIES)

@@ -160,6 +160,9 @@ inline void dots(i64 I, i64 J, const S *x, i64 ldx, const S *w, i64 ldw, S *d, i
 #pragma GCC unroll 16
     for (int e = 0; e < EVENTS; ++e) __builtin_memcpy(d + e * ldd + i, kept + e * ROWS, ROWS * sizeof(S));
   }
+  // whoever sums over whole vectors of units reads zeros beyond the last one, not what lay there before
+  for (i64 i = (I + ROWS - 1) / ROWS * ROWS; i < padded<S>(I); i += ROWS)
+    for (int e = 0; e < EVENTS; ++e) __builtin_memset(d + e * ldd + i, 0, ROWS * sizeof(S));
 }
 
 // D (B I) = X (B J) W^T, W (I J) with rows of zeros to a whole vector of I. Many events are worth the turning of W into
