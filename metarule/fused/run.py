@@ -17,6 +17,7 @@ from metarule.fused.learners import stands
 from metarule.fused.library import Library, Missing, library
 from metarule.fused.plan import Spelled
 from metarule.learner import Columns, always_one
+from metarule.network import Network
 from metarule.signals import Batch, State
 from metarule.tasks import scores
 from metarule.tasks.base import Asked, Episode, Rows
@@ -49,7 +50,7 @@ class Training:
     def __init__(self, kernel: Library, world: World, columns: Columns) -> None:
         self.kernel, self.world, self.columns = kernel, world, columns
         episode, block = world.episode, world.block
-        self.asked = _plain_asked(episode.asked(), block.dtype) if stands(episode, "asked", "score") else None
+        self.asked = _plain_asked(episode.asked(), block) if stands(episode, "asked", "score") else None
         self.answers: tuple[Tensor, Tensor] | None = None
         self.owns = False  # the state's weights are ours to overwrite
         self.forgets = self.asked is not None and "carry" not in block.wants
@@ -75,10 +76,12 @@ class Training:
         return scores.classified(*self.answers)
 
 
-def _plain_asked(asked: Asked | None, dtype: torch.dtype) -> Asked | None:
+def _plain_asked(asked: Asked | None, block: Block) -> Asked | None:
     if asked is None:
         return None
-    return Asked(asked.x.to(dtype).contiguous(), asked.rows.contiguous(), asked.answers.contiguous())
+    network = block.learner.network
+    x, rows = _plain(asked.x, asked.rows, network, network.input_name, block.dtype)
+    return Asked(x, rows, _within(asked.answers, network.sizes[network.output_name], "units of the output"))
 
 
 class Part(NamedTuple):
@@ -128,7 +131,7 @@ def parts(world: World, steps: range) -> Iterator[Part]:
             rows = rows._replace(y=None, y_rows=None)
         elif rows.y is None:
             target_of(Batch(rows.x))  # says what is missing
-        yield Part(part, rows, _rates(world, part))
+        yield Part(part, _plain_rows(rows, world.block), _rates(world, part))
 
 
 def called(function: Callable[..., int], kernel: Library, spelled: Spelled, part: Part) -> None:
@@ -177,11 +180,11 @@ def _batches(episode: Episode, steps: range, block: Block) -> Iterator[tuple[ran
     at_once = max(AT_ONCE // per_step, 1)
     for first in range(steps.start, steps.stop, at_once):
         part = range(first, min(first + at_once, steps.stop))
-        rows = episode.rows(part)
+        rows = episode.rows(part) if stands(episode, "rows", "train") else None
         if rows is None:
             yield from _written(episode, part, block)
         else:
-            yield part, _plain(rows, block.dtype)
+            yield part, rows
 
 
 def _written(episode: Episode, steps: range, block: Block) -> Iterator[tuple[range, Rows]]:
@@ -193,10 +196,10 @@ def _written(episode: Episode, steps: range, block: Block) -> Iterator[tuple[ran
     for step in steps:
         batch = episode.train(step)
         if shown and (len(shown) == at_once or batch.x.shape != shown[0].x.shape):
-            yield range(first, step), _plain(_table(shown), block.dtype)
+            yield range(first, step), _table(shown)
             first, shown = step, []
         shown.append(batch)
-    yield range(first, steps.stop), _plain(_table(shown), block.dtype)
+    yield range(first, steps.stop), _table(shown)
 
 
 def _table(batches: list) -> Rows:
@@ -209,11 +212,27 @@ def _table(batches: list) -> Rows:
     return Rows(stacked([batch.x for batch in batches]), rows, y, None if y is None else rows)
 
 
-def _plain(rows: Rows, dtype: torch.dtype) -> Rows:
-    x, x_rows, y, y_rows = rows
-    return Rows(
-        x.to(dtype).contiguous(),
-        x_rows.contiguous(),
-        None if y is None else y.to(dtype).contiguous(),
-        None if y_rows is None else y_rows.contiguous(),
-    )
+def _plain_rows(rows: Rows, block: Block) -> Rows:
+    network, y, y_rows = block.learner.network, rows.y, rows.y_rows
+    if y is not None and y_rows is not None:
+        y, y_rows = _plain(y, y_rows, network, network.output_name, block.dtype)
+    return Rows(*_plain(rows.x, rows.x_rows, network, network.input_name, block.dtype), y, y_rows)
+
+
+def _plain(table: Tensor, rows: Tensor, network: Network, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A table and which of its rows are read, as the kernel reads them: it never looks where they end."""
+    size = network.sizes[name]
+    if table.shape[1] != size:
+        raise ValueError(
+            f"the task gives {table.shape[1]} numbers per event to the {size} units of '{name}'; "
+            f"make the network for this task, or choose a task of {size}"
+        )
+    return table.to(dtype).contiguous(), _within(rows, len(table), "rows of a table")
+
+
+def _within(places: Tensor, count: int, of: str) -> Tensor:
+    if places.numel():
+        least, most = (int(each) for each in places.aminmax())
+        if least < 0 or most >= count:
+            raise ValueError(f"the task names {least} to {most} of {count} {of}; it counts them from 0 to {count - 1}")
+    return places.to(torch.int64).contiguous()
