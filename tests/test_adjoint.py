@@ -313,6 +313,23 @@ def test_a_task_without_targets_is_refused_in_the_words_of_the_reference():
             train(learner, start_row(learner), 3, Digits("bandit"), engine=engine, wants=GRADIENT)
 
 
+@every_adjoint
+def test_where_only_fixed_feedback_weights_have_a_rule_nothing_learns_and_there_is_no_gradient(engine):
+    learner = Learner(Network.chain((6, 5, 3)), FeedbackAlignment(), {"feedback": THREE}, {ANY: Sgd()})
+    expected, found = both(learner, engine=engine(dtype=torch.float64))
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-10, atol=0)
+    assert torch.equal(found.grad, torch.zeros_like(expected.grad))
+
+
+@pytest.mark.skipif(Fused not in BY_HAND, reason="there is no kernel here")
+def test_a_kernel_that_finds_no_memory_for_a_tape_says_so(monkeypatch):
+    starved = fused.library()._replace(tape=lambda *asked: -1)
+    monkeypatch.setattr(fused, "library", lambda: starved)
+    learner = fitting_learner(Backprop(), rule=THREE)
+    with pytest.raises(MemoryError, match="lower the layers' sizes"):
+        train(learner, start_row(learner), 3, engine=Fused(), wants=GRADIENT)
+
+
 def test_a_score_that_no_weight_enters_has_no_gradient():
     class Blind(Imitation):
         def sample(self, noise, batch):

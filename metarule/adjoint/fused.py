@@ -14,7 +14,7 @@ from metarule.adjoint.walk import Cotangents, Walk
 from metarule.block import Block, BlockOutcome, World
 from metarule.fused.library import Missing, library
 from metarule.fused.plan import Gradients, Spelled
-from metarule.fused.run import Part, called, parts
+from metarule.fused.run import NO_MEMORY, Part, called, parts
 from metarule.learner import Columns
 from metarule.signals import State
 
@@ -53,6 +53,8 @@ class FusedWalk(Walk):
             part = each._replace(keeps_weights=keep_weights)
             plan = spelled.plan(part.rates, part.plan)
             length = self.kernel.tape(ctypes.byref(plan), spelled.dtype == torch.float64, self.kernel.place)
+            if length < 0:
+                raise MemoryError(NO_MEMORY)
             part = part._replace(tape=torch.empty(spelled.runs * len(part.steps) * length, dtype=spelled.dtype))
             called(self.kernel.train, self.kernel, spelled, part)
             tape.append(part)

@@ -48,7 +48,7 @@ def _cut(block: Block, walk: Walker, keep_weights: bool) -> _Cut:
     )
     root = max(math.isqrt(steps), 1)
     taped = walk.numbers(learner, block.batch) + keep_weights * weights
-    wanted = min(len(block.addresses), math.ceil(WORTH / (weights * block.batch)))
+    wanted = min(len(block.addresses), math.ceil(WORTH / max(weights * block.batch, 1)))
 
     def fitting(segments: int) -> int:
         copies = COPIES + (segments if segments > 1 else 0)

@@ -182,7 +182,7 @@ def _away(world: World, state: State, before: State) -> Bool[Tensor, "R"]:
 
     A diverged run is none of them.
     """
-    away = []
+    away = [torch.zeros(len(world.block.addresses), dtype=torch.bool)]
     for name in served(world.learner):
         weight = before["weights"][name]
         missed, norm = (

@@ -27,6 +27,8 @@ AT_ONCE = 1 << 22
 
 NAME = "fused"
 
+NO_MEMORY = "the fused kernel found no memory for a run; lower the layers' sizes or inner.batch"
+
 
 def run_fused(block: Block) -> BlockOutcome:
     """Train and score one block of runs that `refused` has nothing against, wherever there is a kernel."""
@@ -150,7 +152,7 @@ def called(function: Callable[..., int], kernel: Library, spelled: Spelled, part
         with ThreadPoolExecutor(threads) as pool:
             failed = any(pool.map(some, cuts[:-1], cuts[1:]))
     if failed:
-        raise MemoryError("the fused kernel found no memory for a run; lower the layers' sizes or inner.batch")
+        raise MemoryError(NO_MEMORY)
 
 
 def _rates(world: World, steps: range) -> list[dict[str, float]]:
