@@ -31,7 +31,7 @@ HOME = 256.0
 
 
 def pulled(block: Block, walk: Walker) -> BlockOutcome:
-    """Train, score and differentiate one block of runs, which `fused.plan.refused` has nothing against."""
+    """Train, score and differentiate one block of runs, which `fused.learners.refused` has nothing against."""
     through = _rebuilding if rebuildable(block.learner) else _keeping
     return through(block, walk)
 

@@ -33,7 +33,7 @@ class Cotangents(NamedTuple):
 class Walk(ABC):
     """Some runs of a block, without autograd. `columns` are their parameters, detached.
 
-    Learners are those that `fused.plan.refused` has nothing against. Run r of all results depends on run r only.
+    Learners are those that `fused.learners.refused` has nothing against. Run r of all results depends on run r only.
     """
 
     def __init__(self, world: World, columns: Columns) -> None:
