@@ -145,6 +145,17 @@ def test_every_set_of_instructions_that_this_machine_has_gives_the_same(instruct
 
 
 @needs_kernel
+def test_instructions_that_nobody_has_are_refused(monkeypatch):
+    monkeypatch.setenv("METARULE_INSTRUCTIONS", "mmx")
+    library.found.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="METARULE_INSTRUCTIONS = mmx is none of portable"):
+            library.found()
+    finally:
+        library.found.cache_clear()
+
+
+@needs_kernel
 def test_runs_may_be_spread_over_threads():
     learner = fitting_learner(Backprop(), rule=THREE)
     theta, wants = random_theta(learner.params, address("threads", runs=5)) * 0.3, frozenset({"loss", "grad", "carry"})

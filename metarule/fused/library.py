@@ -6,7 +6,6 @@ in its name, so that one of other sources is never taken.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -162,8 +161,8 @@ def _loaded(path: Path) -> Library:
     for function, runs in ((train, 2), (back, 2), (tape, 0)):
         function.restype, function.argtypes = ctypes.c_int64, asked_of + runs * (ctypes.c_int64,)
     names = [each.name for each in variants()]
-    asked = os.environ.get("METARULE_INSTRUCTIONS")
-    fastest = names[: handle.metarule_fastest() + 1]
-    with contextlib.suppress(ValueError):
-        fastest = fastest[: fastest.index(asked or "") + 1]
+    asked = os.environ.get("METARULE_INSTRUCTIONS") or names[-1]
+    if asked not in names:
+        raise ValueError(f"METARULE_INSTRUCTIONS = {asked} is none of {', '.join(names)}; unset it for the fastest")
+    fastest = names[: min(handle.metarule_fastest(), names.index(asked)) + 1]
     return Library(path, fastest[-1], len(fastest) - 1, train, back, tape)
