@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 import torch
 
@@ -12,13 +13,16 @@ from metarule.adjoint.parts import Walker
 from metarule.adjoint.pulled import pulled
 from metarule.adjoint.walk import Cotangents, Walk
 from metarule.block import Block, BlockOutcome, World
-from metarule.fused.library import Missing, library
+from metarule.fused.library import Library, Missing, library
 from metarule.fused.plan import Gradients, Spelled
-from metarule.fused.run import NO_MEMORY, Part, called, parts
+from metarule.fused.run import NO_MEMORY, Part, called, parts, threads_of_torch
 from metarule.learner import Columns
 from metarule.signals import State
 
 NAME = "fused adjoint"
+
+BUDGET = 24 << 20
+"""Bytes that the runs which are walked together may take: few at a time are as fast, and their tape stays near."""
 
 WIDEST = 16
 """Numbers by which rows are filled up at most."""
@@ -30,15 +34,18 @@ def run_fused_adjoint(block: Block) -> BlockOutcome:
         kernel = library()
     except Missing:  # this process is on another machine than the one that chose
         return run_adjoint(block)
-    return pulled(block, WALKER)._replace(engine=f"{NAME} ({kernel.variant})")
+    with threads_of_torch() as threads:
+        made = functools.partial(FusedWalk, kernel._replace(threads=threads))
+        outcome = pulled(block, Walker(made, FusedWalk.numbers, BUDGET))
+    return outcome._replace(engine=f"{NAME} ({kernel.variant})")
 
 
 class FusedWalk(Walk):
-    """See kernels/adjoint.h. Raises `Missing` where there is no kernel."""
+    """See kernels/adjoint.h."""
 
-    def __init__(self, world: World, columns: Columns) -> None:
+    def __init__(self, kernel: Library, world: World, columns: Columns) -> None:
         super().__init__(world, columns)
-        self.kernel = library()
+        self.kernel = kernel
 
     @staticmethod
     def numbers(learner, batch):
@@ -73,6 +80,3 @@ class FusedWalk(Walk):
                 else:
                     coefficients[name] = coefficients[name] + table.terms_gradient(found, coefficients[name].shape[1])
         return state, Cotangents(weights, velocities, coefficients, rates)
-
-
-WALKER = Walker(FusedWalk, FusedWalk.numbers, budget=24 << 20)

@@ -51,6 +51,7 @@ class Library(NamedTuple):
     train: Callable[..., int]
     back: Callable[..., int]
     tape: Callable[..., int]
+    threads: int = 1  # that runs are spread over
 
 
 class Missing(Exception):  # noqa: N818 - a state of the machine, said in a sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,14 +37,25 @@ def run_fused(block: Block) -> BlockOutcome:
         kernel = library()
     except Missing:  # this process is on another machine than the one that chose
         return run_block(block)
-    world = World(block)
-    with torch.no_grad():
+    with torch.no_grad(), threads_of_torch() as threads:
+        world = World(block)
         columns = block.learner.columns(block.theta)
-        training = Training(kernel, world, columns)
+        training = Training(kernel._replace(threads=threads), world, columns)
         state, totals = world.scored(
             columns, world.start(columns), block.steps, training.advance, training.score if training.asked else None
         )
     return world.outcome(state, totals)._replace(engine=f"{NAME} ({kernel.variant})")
+
+
+@contextlib.contextmanager
+def threads_of_torch() -> Iterator[int]:
+    """As many threads as torch has, which meanwhile gets along with one: its others would wait busily beside ours."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(count)
 
 
 class Training:
@@ -137,10 +149,10 @@ def parts(world: World, steps: range) -> Iterator[Part]:
 
 
 def called(function: Callable[..., int], kernel: Library, spelled: Spelled, part: Part) -> None:
-    """One function of the kernel on all runs, spread over as many threads as torch has."""
+    """One function of the kernel on all runs, spread over its threads."""
     plan = spelled.plan(part.rates, part.plan)
     double = spelled.dtype == torch.float64
-    threads = max(1, min(torch.get_num_threads(), spelled.runs))
+    threads = min(kernel.threads, spelled.runs)
     cuts = [spelled.runs * place // threads for place in range(threads + 1)]
 
     def some(first: int, last: int) -> int:
