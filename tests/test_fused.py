@@ -371,6 +371,7 @@ def test_a_worker_without_a_kernel_computes_by_the_reference_and_says_so(bare, m
 @pytest.mark.skipif(library.compiler() is None, reason="no compiler")
 def test_a_kernel_is_built_at_its_first_use_and_kept(bare, monkeypatch):
     monkeypatch.delenv("CXX")
+    monkeypatch.delenv("METARULE_INSTRUCTIONS", raising=False)
     monkeypatch.setattr(library, "X86", ())  # a machine without AVX; and quicker
     monkeypatch.setattr(library, "variants", lambda: (library.PORTABLE,))
     library.name.cache_clear()
@@ -391,6 +392,7 @@ def test_a_kernel_is_built_at_its_first_use_and_kept(bare, monkeypatch):
 @pytest.mark.skipif(library.compiler() is None, reason="no compiler")
 def test_sources_that_do_not_compile_are_a_kernel_that_is_missing(bare, monkeypatch):
     monkeypatch.delenv("CXX")
+    monkeypatch.delenv("METARULE_INSTRUCTIONS", raising=False)
     monkeypatch.setattr(library, "FLAGS", ("-std=no-such-standard",))
     with pytest.raises(library.Missing, match="does not compile the kernel"):
         library.library()
