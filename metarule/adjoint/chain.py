@@ -10,6 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from metarule.credit.feedback import feedback_name, without_bias
+from metarule.fused.learners import errors_read
 from metarule.learner import Learner
 from metarule.network import Projection
 from metarule.terms import Term, glorot
@@ -55,21 +56,8 @@ class Chain:
                 for name, terms in self.terms.items()
                 if name in moved
             }
-            self._reads[moved] = Reads(factors, self._errors(factors))
+            self._reads[moved] = Reads(factors, errors_read(self.network, self.crossing, factors))
         return self._reads[moved]
-
-    def _errors(self, factors: dict[str, frozenset[str]]) -> tuple[bool, ...]:
-        """At which populations anybody reads an error, or one that is made of it further down."""
-        nothing: frozenset[str] = frozenset()
-        found: list[bool] = []
-        for place in range(self.top + 1):
-            above = factors.get(self.names[place], nothing) if place < self.top else nothing
-            below = factors.get(self.names[place - 1], nothing) if place else nothing
-            read = bool(above & {"pre_error", "agreement"} or below & {"error", "feedback", "match"})
-            read = read or (place > 0 and self.backs[place - 1] in factors)
-            passed = self.crossing != "direct" and place > 0 and found[-1]
-            found.append(self.crossing != "nothing" and (read or passed))
-        return tuple(found)
 
     def always_on(self, place: int, values: Tensor, always: float) -> Tensor:
         """Values at the source of a projection, and that of the unit that is always on where it has a bias."""

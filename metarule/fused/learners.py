@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarule.credit.feedback import feedback_name
 from metarule.fused import layout
 from metarule.learner import ANY, Columns, Learner
-from metarule.network import Projection
+from metarule.network import Network, Projection
 from metarule.rules.base import Listed
 from metarule.synapses.base import Plain
 
@@ -79,3 +81,19 @@ def plain(learner: Learner, projection: Projection) -> Plain:
     found = learner.synapses[learner.synapse_key(projection) or ANY].plain
     assert found is not None
     return found
+
+
+def errors_read(network: Network, crossing: str | None, factors: Mapping[str, frozenset[str]]) -> tuple[bool, ...]:
+    """At which populations of a chain anybody reads an error, or one that is made of it further down.
+
+    `factors` are those that rules read, by the projections that learn.
+    """
+    nothing: frozenset[str] = frozenset()
+    found: list[bool] = []
+    for above, below in zip((*network.projections, None), (None, *network.projections), strict=True):
+        read = above is not None and bool(factors.get(above.name, nothing) & {"pre_error", "agreement"})
+        if below is not None:
+            read = read or bool(factors.get(below.name, nothing) & {"error", "feedback", "match"})
+            read = read or feedback_name(below) in factors or (crossing != "direct" and found[-1])
+        found.append(crossing != "nothing" and read)
+    return tuple(found)

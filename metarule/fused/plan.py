@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarule.credit.feedback import feedback_name
 from metarule.fused import layout
-from metarule.fused.learners import listed, plain, rate, served
+from metarule.fused.learners import errors_read, listed, plain, rate, served
 from metarule.fused.tables import Table, tabled
 from metarule.learner import Columns, Learner
 from metarule.network import Network, Projection
@@ -39,6 +39,7 @@ class Spelled:
         network: Network = learner.network
         self.served = served(learner)
         self.reads = {name: self._read(p) for name, p in self.served.items()}
+        self.errors = errors_read(network, learner.credit.crossing, self.reads)
         first = next(iter(state["weights"].values()))
         self.runs, self.dtype = len(first), first.dtype
         self.projections = [self._projection(place) for place in range(len(network.projections))]
@@ -76,7 +77,7 @@ class Spelled:
             activation=layout.ACTIVATIONS.index(output if last else network.activations[projection.target]),
             crossing=layout.CROSSINGS[crossing],
             size=glorot(size_out, size_in),
-            error_below=self._error_below(place, crossing),
+            error_below=self.errors[place],
             weight=weights[projection.name].data_ptr(),
             feedback=weights[back].data_ptr() if back else None,
             weight_gradient=self._gradient("weights", projection.name),
@@ -93,21 +94,6 @@ class Spelled:
 
     def _read(self, projection: Projection) -> frozenset[str]:
         return frozenset().union(*(term.factors for term in listed(self.learner, projection, self.columns).terms))
-
-    def _error_below(self, place: int, crossing: str) -> bool:
-        """Whether anybody reads the error at the source of a projection, or what is made of it further down."""
-        if crossing == "nothing":
-            return False
-        projections = self.learner.network.projections
-        if self.reads.get(projections[place].name, frozenset()) & {"pre_error", "agreement"}:
-            return True
-        if place == 0:
-            return False
-        below = projections[place - 1]
-        read = self.reads.get(below.name, frozenset())
-        if read & {"error", "feedback", "match"} or feedback_name(below) in self.served:
-            return True
-        return crossing != "direct" and self._error_below(place - 1, crossing)
 
     def _spelled(self, name: str, turned: bool) -> layout.Rule:
         if name not in self.served:

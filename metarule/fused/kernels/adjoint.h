@@ -21,17 +21,16 @@ template <class S> struct Adjoint : Trainer<S> {
   Pulling<S> pulling;
   S *zeroed;  // one stretch of memory with all that a step starts from 0
   i64 stretch = 0;
-  S *event_gradients, *teaching, *keep;
+  S *event_gradients, *teaching;
 
   explicit Adjoint(const Plan &given) : Trainer<S>(given) {
-    to = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
-    around = reinterpret_cast<Gradients<S> *>(memory.take(L * sizeof(Gradients<S>) / sizeof(S) + 1));
-    mine = reinterpret_cast<Synapses<S> *>(memory.take(L * sizeof(Synapses<S>) / sizeof(S) + 1));
+    to = memory.template many<Population<S>>(L + 1);
+    around = memory.template many<Gradients<S>>(L);
+    mine = memory.template many<Synapses<S>>(L);
     if (memory.full) return;
     for (i64 l = 0; l < L; ++l) mine[l] = between[l];
-    i64 widest = 0, weights = 0, monomials = 1, rows = 0;
+    i64 widest = 0, weights = 0, monomials = 1;
     for (i64 l = 0; l <= L; ++l) stretch += 6 * B * at[l].ld, widest = at[l].ld > widest ? at[l].ld : widest;
-    for (i64 l = 0; l <= L; ++l) rows = at[l].ld > rows ? at[l].ld : rows;
     S *free = zeroed = memory.take(stretch);
     if (memory.full) return;
     for (i64 l = 0; l <= L; ++l) {
@@ -59,12 +58,12 @@ template <class S> struct Adjoint : Trainer<S> {
           monomials = group.columns > monomials ? group.columns : monomials;
         }
     }
-    teaching = memory.take(B * widest), keep = memory.take(rows);
+    teaching = memory.take(B * widest);
     S **const sides[] = {&pulling.columns, &pulling.rows, &pulling.by_column, &pulling.by_row};
     for (S **side : sides) *side = memory.take(monomials * B * widest);
     pulling.share = memory.take(B * widest), pulling.induced = memory.take(weights);
     pulling.turned = memory.take(weights);
-    pulling.pointers = reinterpret_cast<const S **>(memory.take((monomials + 1) * sizeof(S *) / sizeof(S)));
+    pulling.pointers = memory.template many<const S *>(monomials + 1);
   }
 
   void back(i64 r) {
@@ -252,8 +251,8 @@ template <class S> struct Adjoint : Trainer<S> {
   }
 
   void scaled_sum(S *gradient, S kept, i64 rows, i64 ld, const Factors<S> &factors) {
-    for (i64 i = 0; i < rows; ++i) keep[i] = kept;
-    product<S, true>(rows, ld, factors, gradient, ld, kept != 1 ? keep : nullptr, false);
+    for (i64 i = 0; i < rows; ++i) scratch.keep[i] = kept;
+    product<S, true>(rows, ld, factors, gradient, ld, kept != 1 ? scratch.keep : nullptr, false);
   }
 
   void add(const Population<S> &p, const S *values, S *sums) const {

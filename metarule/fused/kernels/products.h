@@ -173,14 +173,7 @@ void driven(i64 B, i64 I, i64 J, const S *x, i64 ldx, const S *w, i64 ldw, S *d,
   if (WORTH * B > J) {
     const i64 ld = padded<S>(I);
     for (i64 i = 0; i < ld; i += lanes<S>)
-      for (i64 j = 0; j < J; j += lanes<S>) {
-        Vec<S> square[lanes<S>];
-#pragma GCC unroll 16
-        for (int k = 0; k < lanes<S>; ++k) square[k] = load(w + (i + k) * ldw + j);
-        turn<S>(square);
-#pragma GCC unroll 16
-        for (int k = 0; k < lanes<S>; ++k) store(turned + (j + k) * ld + i, square[k]);
-      }
+      for (i64 j = 0; j < J; j += lanes<S>) turn_square(w + i * ldw + j, ldw, turned + j * ld + i, ld);
     return multiplied<S>(B, ld, J, x, ldx, turned, ld, d, ldd);
   }
   constexpr int MOST = lanes<S> >= 4 ? 4 : lanes<S>;

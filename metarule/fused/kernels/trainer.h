@@ -24,6 +24,7 @@ template <class S> struct Memory {
     blocks[count++] = block;
     return reinterpret_cast<S *>((reinterpret_cast<std::uintptr_t>(block) + LINE - 1) / LINE * LINE);
   }
+  template <class T> T *many(i64 count) { return reinterpret_cast<T *>(take(count * sizeof(T) / sizeof(S) + 1)); }
   ~Memory() {
     while (count) std::free(blocks[--count]);
   }
@@ -51,9 +52,9 @@ template <class S> struct Trainer {
   i64 length = 0;  // of what a step leaves on the tape
 
   explicit Trainer(const Plan &given) : plan(given), B(given.events), L(given.layers) {
-    at = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
-    asked = reinterpret_cast<Population<S> *>(memory.take((L + 1) * sizeof(Population<S>) / sizeof(S) + 1));
-    between = reinterpret_cast<Synapses<S> *>(memory.take(L * sizeof(Synapses<S>) / sizeof(S) + 1));
+    at = memory.template many<Population<S>>(L + 1);
+    asked = memory.template many<Population<S>>(L + 1);
+    between = memory.template many<Synapses<S>>(L);
     events = memory.take(3 * B);
     if (memory.full) return;
     for (i64 l = 0; l <= L; ++l) {
@@ -92,14 +93,13 @@ template <class S> struct Trainer {
         sides = here > sides ? here : sides, monomials = count > monomials ? count : monomials;
       }
       weights = size > weights ? size : weights, weights = back > weights ? back : weights;
-      rows = p.outputs > rows ? p.outputs : rows;
     }
     for (i64 l = 0; l <= L; ++l) rows = at[l].ld > rows ? at[l].ld : rows;
     scratch.sides = memory.take(sides), scratch.group = memory.take(weights), scratch.extra = memory.take(weights);
     scratch.keep = memory.take(rows);
     const S ***const lists[] = {&scratch.a, &scratch.b, &scratch.rows, &scratch.columns};
     for (const S ***pointers : lists)
-      *pointers = reinterpret_cast<const S **>(memory.take((monomials + 1) * sizeof(S *) / sizeof(S)));
+      *pointers = memory.template many<const S *>(monomials + 1);
     shown([&](S *&, i64 size) { length += size; });
     if (plan.keeps_weights) moving([&](S *&, i64 size) { length += size; });
   }
@@ -149,14 +149,8 @@ template <class S> struct Trainer {
     for (i64 first = 0; first < columns; first += lanes<S>) {
       const i64 last = first + lanes<S> < columns ? first + lanes<S> : columns;
       i64 i = 0;
-      for (; last - first == lanes<S> && i < squares; i += lanes<S>) {
-        Vec<S> square[lanes<S>];
-#pragma GCC unroll 16
-        for (int k = 0; k < lanes<S>; ++k) square[k] = load_anywhere(values + (first + k) * rows + i);
-        turn<S>(square);
-#pragma GCC unroll 16
-        for (int k = 0; k < lanes<S>; ++k) store(to + (i + k) * ld + first, square[k]);
-      }
+      for (; last - first == lanes<S> && i < squares; i += lanes<S>)
+        turn_square(values + first * rows + i, rows, to + i * ld + first, ld);
       for (; i < rows; ++i)
         for (i64 j = first; j < last; ++j) to[i * ld + j] = values[j * rows + i];
     }

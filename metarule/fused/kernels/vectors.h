@@ -88,6 +88,16 @@ template <class S> inline void turn(Vec<S> *square) {
   }
 }
 
+// The same from one matrix to another, whose rows lie on whole vectors.
+template <class S> inline void turn_square(const S *from, i64 ld_from, S *to, i64 ld_to) {
+  Vec<S> square[lanes<S>];
+#pragma GCC unroll 16
+  for (int k = 0; k < lanes<S>; ++k) square[k] = load_anywhere(from + k * ld_from);
+  turn<S>(square);
+#pragma GCC unroll 16
+  for (int k = 0; k < lanes<S>; ++k) store(to + k * ld_to, square[k]);
+}
+
 // Lane k is that of k with one bit turned: folding by every bit in turn leaves all lanes with all of them.
 template <class S, int BIT, int... I> inline Vec<S> swapped(Vec<S> vector, Indices<I...>) {
   return SHUFFLED(S, vector, vector, I ^ BIT);
