@@ -183,6 +183,12 @@ class InBlocks(Inner):
         outcomes = iter(list(self.map(run, [block for _, blocks in split for block in blocks])))
         return [gathered(list(itertools.islice(outcomes, len(blocks))), asked) for asked, blocks in split]
 
+    def check(self, learner: Any, wants: frozenset[str], record: int | None) -> None:
+        """Raises ValueError, with the sentence of `can`, where the engine cannot do what it is asked."""
+        why = self.can(learner, wants, record)
+        if why:
+            raise ValueError(f"inner.engine = '{self.name}' cannot do this: {why}; take 'auto', or 'reference'")
+
     @abstractmethod
     def serving(self, learner: Any, wants: frozenset[str], record: int | None) -> str:
         """The key of `RUN` that computes a learner's blocks; raises ValueError where the engine cannot."""
@@ -254,9 +260,7 @@ class Fused(InBlocks):
         return refused(learner) or reason()
 
     def serving(self, learner, wants, record):
-        why = self.can(learner, wants, record)
-        if why:
-            raise ValueError(f"inner.engine = 'fused' cannot do this: {why}; take 'auto', or 'reference'")
+        self.check(learner, wants, record)
         return FUSED_ADJOINT if "grad" in wants else Fused.name
 
 
@@ -280,9 +284,7 @@ class Adjoint(InBlocks):
         return refused(learner)
 
     def serving(self, learner, wants, record):
-        why = self.can(learner, wants, record)
-        if why:
-            raise ValueError(f"inner.engine = 'adjoint' cannot do this: {why}; take 'auto', or 'reference'")
+        self.check(learner, wants, record)
         return Adjoint.name if "grad" in wants else Reference.name
 
 
