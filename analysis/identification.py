@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from metarule.identification import bank as banks
 from metarule.identification.bank import COVARIATES, Bank, Row, rows_of
+from metarule.identification.calibrated import Calibrated
 from metarule.identification.classifier import RuleClassifier, trees
 from metarule.identification.metrics import auroc, ece, grouped_interval
 from metarule.identification.observables import matrix
@@ -123,15 +124,16 @@ def of_kinds(bank: Bank, rows: Rows, wide: Rows) -> dict[str, Any]:
     return found
 
 
-def predictions(model: RuleClassifier, observed: np.ndarray) -> np.ndarray:
+def predictions(model: Calibrated, observed: np.ndarray) -> np.ndarray:
     """The most probable class; nothing is rejected here."""
-    return model.classes_[model.predict_proba(observed).argmax(axis=1)]
+    return model.classes[model.probabilities(observed).argmax(axis=1)]
 
 
-def fitted(bank: Bank, rows: Rows) -> RuleClassifier:
+def fitted(bank: Bank, rows: Rows) -> Calibrated:
     """A classifier like the bank's on other rows."""
     observed, labels, networks = table(bank, rows)
-    return RuleClassifier(n_estimators=banks.TREES, reject=True, random_state=0).fit(observed, labels, groups=networks)
+    model = RuleClassifier(n_estimators=banks.TREES, random_state=0).fit(observed, labels, groups=networks)
+    return model.calibrated_
 
 
 def of_held_out(bank: Bank, rows: Rows, digits: set[int]) -> dict[str, Any]:
@@ -156,15 +158,15 @@ def of_held_out(bank: Bank, rows: Rows, digits: set[int]) -> dict[str, Any]:
     return found
 
 
-def answered(bank: Bank, model: RuleClassifier, rows: Rows) -> dict[str, Any]:
+def answered(bank: Bank, model: Calibrated, rows: Rows) -> dict[str, Any]:
     """Accuracy, calibration error, coverage, size of sets, abstentions."""
     observed, labels, networks = table(bank, rows)
-    chances, sets = model.predict_proba(observed), model.predict_set(observed, ALPHA)
-    abstains = np.asarray(model.novelty_p(observed)) < 0.05
-    inside = sets[np.arange(len(labels)), np.searchsorted(model.classes_, labels)]
+    chances, sets = model.probabilities(observed), model.prediction_set(observed, ALPHA)
+    abstains = model.novelty_p(observed) < 0.05
+    inside = sets[np.arange(len(labels)), np.searchsorted(model.classes, labels)]
     return {
-        "accuracy": accuracy(model.classes_[chances.argmax(axis=1)], rows),
-        "ece": ece(chances, labels, model.classes_),
+        "accuracy": accuracy(model.classes[chances.argmax(axis=1)], rows),
+        "ece": ece(chances, labels, model.classes),
         "coverage": grouped_interval(inside, networks, seed=SEED),
         "coverage of answered": grouped_interval(inside[~abstains], networks[~abstains], seed=SEED),
         "median set": float(np.median(sets.sum(axis=1))),

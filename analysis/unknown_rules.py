@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from asked import parser, written
-from identification import fitted, picked, table
+from identification import ALPHA, fitted, picked, table
 
 from metarule.identification import bank as banks
 from metarule.identification.bank import COVARIATES, Bank, Row, covariates
-from metarule.identification.classifier import RuleClassifier
+from metarule.identification.calibrated import Calibrated
 from metarule.identification.degrading import Degradation
 from metarule.identification.metrics import auroc
 from metarule.identification.observables import observables
@@ -86,13 +86,13 @@ class Scores(NamedTuple):
     unknown: np.ndarray
 
 
-def scores(bank: Bank, model: RuleClassifier, networks: list[Heard], left_out: str = "") -> Scores:
+def scores(bank: Bank, model: Calibrated, networks: list[Heard], left_out: str = "") -> Scores:
     """What a model that does not know one class makes of each network."""
     observed, _, _ = table(bank, [network.row for network in networks])
-    alone, chances = np.asarray(model.novelty_score(observed)), model.predict_proba(observed)
-    inside, novelty = model.predict_set(observed), model.novelty_p(observed)
+    alone, chances = model.novelty_score(observed), model.probabilities(observed)
+    inside, novelty = model.prediction_set(observed, ALPHA), model.novelty_p(observed)
     together, unknown = alone.copy(), np.zeros(len(networks), dtype=bool)
-    names = [str(name) for name in model.classes_]
+    names = [str(name) for name in model.classes]
     depth = COVARIATES.index("depth")
     for place, network in enumerate(networks):
         says = network.says.get(left_out, network.says[""])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from banking import small_bank
 
 from metarule import jobs
 from metarule.identification import bank as banks
-from metarule.identification import recipe
+from metarule.identification import classifier, recipe
 from metarule.identification.bank import COVARIATES, VIEWS, Bank, compared, covariates, load, made, measured, rows_of
+from metarule.identification.classifier import RuleClassifier, trees
 from metarule.identification.degrading import Degradation
 from metarule.identification.recording import RecordingError
 from metarule.identification.reference import REFERENCE
@@ -131,7 +134,7 @@ def test_a_bank_is_small_and_holds_plain_arrays_only(file):
     with zipfile.ZipFile(file) as archive:
         assert all(entry.endswith(".npy") for entry in archive.namelist())
     with np.load(file, allow_pickle=False) as arrays:
-        assert all(arrays[name].dtype.kind in "Uif" for name in arrays.files)
+        assert all(arrays[name].dtype.kind in "Uifub" for name in arrays.files)
 
 
 def test_a_bank_keeps_observables_to_half_precision_and_the_rows_of_each_view_in_order():
@@ -147,15 +150,47 @@ def test_a_bank_keeps_observables_to_half_precision_and_the_rows_of_each_view_in
         np.testing.assert_allclose(view.out_of_fold.sum(axis=1), 1, atol=5e-3)
 
 
+def grown(view: str) -> Any:
+    """The trees of a view of the tiny bank as scikit-learn grows them."""
+    rows = tiny().views[view]
+    return trees(banks.TREES).fit(rows.table.astype(np.float32), np.unique(rows.labels, return_inverse=True)[1])
+
+
 @pytest.mark.parametrize("view", VIEWS)
-def test_the_classifier_of_a_loaded_bank_is_that_of_the_bank(file, view):
+def test_the_classifier_of_a_loaded_bank_is_that_of_the_bank(file, view, monkeypatch):
     bank, again = tiny(), load(file)
     table = bank.views[view].table.astype(np.float32)
-    model = again.classifier(view)
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "trees", None)  # nothing is grown
+        model = again.classifier(view)
     assert model is again.classifier(view)
-    assert np.array_equal(model.predict_proba(table), bank.classifier(view).predict_proba(table))
+    assert np.array_equal(model.probabilities(table), bank.classifier(view).probabilities(table))
+    assert np.array_equal(again.forest(view).predict_proba(table), grown(view).predict_proba(table))
     # calibrated on the stored probabilities, and no network of a row was in the trees behind them
-    assert np.array_equal(model.out_of_fold_, bank.views[view].out_of_fold)
+    rows = bank.views[view]
+    same = RuleClassifier(n_estimators=banks.TREES).fit(table, rows.labels, rows.networks, rows.out_of_fold)
+    for ask in ("probabilities", "novelty_p"):
+        assert np.array_equal(getattr(model, ask)(table), getattr(same.calibrated_, ask)(table)), ask
+    assert np.array_equal(model.prediction_set(table, 0.2), same.calibrated_.prediction_set(table, 0.2))
+
+
+def test_a_bank_without_trees_has_them_grown_and_writes_them(tmp_path, file):
+    old = stored(tmp_path / "old.npz", **parts())
+    bank, again = load(old), load(load(old).save(tmp_path / "new.npz"))
+    for view in VIEWS:
+        for name, array in load(file).forest(view).arrays.items():
+            assert np.array_equal(array, bank.forest(view).arrays[name]), name
+            assert np.array_equal(array, again.forest(view).arrays[name]), name
+
+
+def test_trees_stay_with_the_rows_that_they_were_grown_from(tmp_path, file):
+    bank = load(file)
+    view = replace(bank.views["weights"], table=bank.views["weights"].table[::-1].copy())
+    other = replace(bank, views={**bank.views, "weights": view})
+    again = load(other.save(tmp_path / "other.npz"))
+    codes = np.unique(view.labels, return_inverse=True)[1]
+    assert not np.array_equal(again.forest("weights").leaf, bank.forest("weights").leaf)
+    assert (again.forest("weights").predict_proba(view.table.astype(np.float32)).argmax(axis=1) == codes).all()
 
 
 def stored(path: Path, **arrays) -> Path:
@@ -168,6 +203,13 @@ def parts() -> dict[str, np.ndarray]:
     """The arrays of a bank's file."""
     views = {f"{name}/{field}": array for name, view in tiny().views.items() for field, array in vars(view).items()}
     return {"names": np.array(tiny().names), "card": np.array(json.dumps({"schema": banks.SCHEMA})), **views}
+
+
+@functools.cache
+def written_trees() -> dict[str, np.ndarray]:
+    """The arrays of its trees."""
+    with tempfile.TemporaryDirectory() as folder, np.load(tiny().save(Path(folder) / "tiny.npz")) as arrays:
+        return {name: arrays[name] for name in arrays.files if "/trees/" in name}
 
 
 @pytest.mark.parametrize(
@@ -183,10 +225,17 @@ def parts() -> dict[str, np.ndarray]:
         ({"activity/labels": np.array(["oja"])}, r"activity/labels has shape \(1,\), activity/table 24 rows"),
         ({"weights/table": np.zeros((24, 2), np.float16)}, r"weights/table has shape \(24, 2\), its columns are"),
         ({"names": np.array([{}, print], dtype=object)}, "Object arrays cannot be loaded"),
+        ({"weights/trees/leaf": None}, "weights/trees/leaf"),
+        ({"activity/trees/of": None}, "activity/trees/of"),
+        ({"activity/trees/of": np.array("0" * 64)}, "activity/trees: they were grown from other rows; a file without"),
+        ({"weights/labels": np.repeat(["drift", "oja"], 12)}, "weights/trees: votes are no probabilities of 2 classes"),
+        ({"weights/labels": np.repeat(["drift", "oja", "adam"], 8)}, "weights/trees: they were grown from other rows"),
+        ({"weights/trees/splits": np.ones(7, bool)}, "weights/trees: feature has .* entries where splits needs 7; a f"),
     ],
 )
 def test_a_file_that_is_no_bank_is_refused(tmp_path, spoilt, why):
-    arrays = {name: array for name, array in {**parts(), **spoilt}.items() if array is not None}
+    whole = {**parts(), **written_trees(), **spoilt}
+    arrays = {name: array for name, array in whole.items() if array is not None}
     path = stored(tmp_path / "spoilt.npz", **arrays)
     with pytest.raises(RecordingError, match=rf"spoilt.npz is no bank \(.*{why}.*\); build one with 'metarule bank b"):
         load(path)
@@ -365,7 +414,7 @@ def test_a_discovered_rule_joins_the_bank_under_the_name_of_its_run(metarule, fi
     own = after.networks[~old]
     assert len({*own.tolist()}) == 4
     assert not {*own.tolist()} & {*before.networks.tolist()}
-    assert "my_rule" in grown.classifier("weights").classes_
+    assert "my_rule" in grown.classifier("weights").classes
     # a name that is taken is refused
     code, _, said = metarule("bank", "add", run, "--bank", out, "--out", tmp_path / "again.npz")
     assert code == 2
@@ -436,3 +485,15 @@ def test_the_reference_bank_has_every_class_and_says_what_it_was_made_of():
     assert card["recipe"] == {name: recipe.simulations()[name].read_text() for name in recipe.RECIPE}
     assert card["share"] == 1.0
     assert banks.DEFAULT.stat().st_size < 15 * 2**20
+
+
+@pytest.mark.skipif(not banks.DEFAULT.exists(), reason="the reference bank is not part of this checkout")
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_trees_of_the_reference_bank_come_with_it_and_know_each_of_its_rows(view):
+    with np.load(banks.DEFAULT) as arrays:
+        assert f"{view}/trees/leaf" in arrays.files
+    bank = banks.opened()
+    rows, codes = bank.views[view], np.unique(bank.views[view].labels, return_inverse=True)[1]
+    # fully grown, every tree has a leaf for every row
+    votes = bank.forest(view).predict_proba(rows.table[::20].astype(np.float32))
+    assert np.array_equal(votes, np.eye(len(bank.classes))[codes[::20]])

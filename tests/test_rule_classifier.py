@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from metarule.identification.calibration import p_values, temperature_of, tempered, threshold_of
+from metarule.identification.calibration import confidence_of, p_values, temperature_of, tempered, threshold_of
 from metarule.identification.classifier import FOLDS, RuleClassifier
 from metarule.identification.extractor import ObservableExtractor
 from metarule.identification.metrics import auroc, ece, grouped_interval
@@ -221,7 +222,7 @@ def test_the_out_of_fold_probabilities_of_an_earlier_fit_give_the_same_model():
     first = forest(reject=True).fit(table, names)
     again = forest(reject=True).fit(table, names, out_of_fold=first.out_of_fold_)
     other, _ = blobs(40, 1)
-    assert again.temperature_ == first.temperature_
+    assert again.calibrated_.temperature == first.calibrated_.temperature
     for ask in ("predict_proba", "predict_set", "novelty_p", "predict"):
         assert np.array_equal(getattr(first, ask)(other), getattr(again, ask)(other)), ask
 
@@ -235,7 +236,7 @@ def test_novelty_is_uniform_or_more_for_rows_like_those_known_and_small_for_far_
     assert 0.4 < p.mean() < 0.75
     assert model.novelty_p(np.full((5, 4), 50.0)) == pytest.approx(1 / 401)
     score = model.novelty_score(np.full((2, 4), [[10.0], [50.0]]))
-    assert score[0] > model.novelty_scores_.max()
+    assert score[0] > model.calibrated_.novelty_scores.max()
 
 
 def test_missing_observables_alone_are_not_novel():
@@ -257,8 +258,18 @@ def test_the_temperature_calms_votes_that_are_too_sure():
     model = RuleClassifier(GaussianNB()).fit(*copied(600, 0))
     table, names = copied(600, 1)
     raw = model.model_.predict_proba(table.astype(np.float32))
-    assert model.temperature_ > 1.5
+    assert model.calibrated_.temperature > 1.5
     assert ece(model.predict_proba(table), names, model.classes_) < 0.5 * ece(raw, names, model.classes_)
+
+
+def test_confidence_rises_as_scikit_learns_isotonic_regression_does():
+    generator = np.random.default_rng(0)
+    votes = np.round(generator.dirichlet((1.0, 1.0, 1.0), size=500), 2) + 1e-16 * generator.random((500, 3))
+    codes = np.where(generator.random(500) < votes.max(axis=1), votes.argmax(axis=1), 0)
+    theirs = IsotonicRegression(y_min=0.0, y_max=1 - 1 / 502, out_of_bounds="clip")
+    theirs.fit(votes.max(axis=1), votes.argmax(axis=1) == codes)
+    asked = np.linspace(0, 1, 1001)
+    np.testing.assert_allclose(confidence_of(votes, codes)(asked), theirs.predict(asked), rtol=0, atol=1e-12)
 
 
 def test_tempering_keeps_the_order_and_a_high_temperature_levels():

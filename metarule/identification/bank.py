@@ -1,12 +1,13 @@
 """Bank: observables of simulated networks whose rule is known, as plain arrays; what a recording is compared with.
 
-A bank is made by a recipe (two simulation files), holds no estimator and no pickle: trees are grown from its rows when
-it is opened. Out-of-fold probabilities are stored, so that calibration costs nothing then.
+A bank is made by a recipe (two simulation files) and holds no pickle: the trees that were grown from its rows are plain
+arrays too, and are grown where a file has none. Out-of-fold probabilities are stored, so that calibration is cheap.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import zipfile
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 
 from metarule.identification import npz
-from metarule.identification.classifier import RuleClassifier
+from metarule.identification.calibrated import Calibrated
 from metarule.identification.degrading import Degradation, degraded, drawn
+from metarule.identification.forest import KINDS, Forest
 from metarule.identification.observables import columns, first_snapshot, matrix, observables
 from metarule.identification.recording import Recording, RecordingError
 from metarule.identification.simulation import Job, simulated
@@ -84,27 +86,50 @@ class Bank:
         return tuple(np.unique(self.views[VIEWS[0]].labels).tolist())
 
     @functools.cached_property
-    def _grown(self) -> dict[str, RuleClassifier]:
+    def _forests(self) -> dict[str, Forest]:
+        """Of the views whose trees are there: no other bank has these, not even one made from this by `replace`."""
         return {}
 
-    def classifier(self, view: str) -> RuleClassifier:
-        """The classifier of a view, grown when it is first asked for."""
-        if view not in self._grown:
-            rows = self.views[view]
-            model = RuleClassifier(n_estimators=TREES, reject=True, random_state=0)
-            self._grown[view] = model.fit(
-                rows.table.astype(np.float32), rows.labels, groups=rows.networks, out_of_fold=rows.out_of_fold
+    @functools.cached_property
+    def _classifiers(self) -> dict[str, Calibrated]:
+        return {}
+
+    def forest(self, view: str) -> Forest:
+        """The trees of a view: its file's, or those that are grown when they are first asked for."""
+        if view not in self._forests:
+            from metarule.identification.classifier import (
+                trees,
+            )  # brings scikit-learn, which most banks are read without
+
+            table, codes = self._known(view)
+            self._forests[view] = Forest.of(trees(TREES).fit(table, codes))
+        return self._forests[view]
+
+    def classifier(self, view: str) -> Calibrated:
+        """The trees of a view, calibrated when they are first asked for."""
+        if view not in self._classifiers:
+            rows, (table, codes) = self.views[view], self._known(view)
+            networks = np.unique(rows.networks, return_inverse=True)[1]
+            self._classifiers[view] = Calibrated.fitted(
+                self.forest(view), np.unique(rows.labels), table, codes, networks, rows.out_of_fold
             )
-        return self._grown[view]
+        return self._classifiers[view]
+
+    def _known(self, view: str) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, observables) as trees see them, and the numbers of their classes."""
+        rows = self.views[view]
+        return rows.table.astype(np.float32), np.unique(rows.labels, return_inverse=True)[1]
 
     def save(self, path: Path) -> Path:
-        """Write the bank as an .npz of plain arrays."""
+        """Write the bank and its trees as an .npz of plain arrays; grows those that are not there."""
         arrays: dict[str, np.ndarray] = {
             "names": np.array(self.names),
             "card": np.array(json.dumps({**self.card, "schema": SCHEMA})),
         }
         for name, view in self.views.items():
             arrays |= {f"{name}/{field}": value for field, value in vars(view).items()}
+            arrays |= {f"{name}/trees/{field}": value for field, value in self.forest(name).arrays.items()}
+            arrays[f"{name}/trees/of"] = np.array(_digest(view))
         with path.open("wb") as handle:
             np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
         return path
@@ -124,11 +149,36 @@ def load(path: Path = DEFAULT) -> Bank:
         fields = View.__dataclass_fields__
         views = {name: View(**{field: arrays[f"{name}/{field}"] for field in fields}) for name in VIEWS}
         _fitting(names, views)
+        bank = Bank(names, views, card)
+        bank._forests.update(_forests(bank, arrays))
     except (KeyError, *npz.DAMAGED) as error:
         raise RecordingError(
             f"{path} is no bank ({error}); build one with 'metarule bank build', or leave out --bank"
         ) from error
-    return Bank(names, views, card)
+    return bank
+
+
+def _forests(bank: Bank, arrays: dict[str, np.ndarray]) -> dict[str, Forest]:
+    """The trees by view among a file's arrays; raises ValueError where they cannot have been grown from its rows."""
+    found = {}
+    for name, view in bank.views.items():
+        if not any(key.startswith(f"{name}/trees/") for key in arrays):
+            continue
+        try:
+            found[name] = Forest(**{field: arrays[f"{name}/trees/{field}"] for field in KINDS})
+            found[name].fitting(len(bank.names), len(np.unique(view.labels)))
+            if str(arrays[f"{name}/trees/of"]) != _digest(view):
+                raise ValueError("they were grown from other rows")
+        except ValueError as error:
+            raise ValueError(f"{name}/trees: {error}; a file without them has them grown") from error
+    return found
+
+
+def _digest(view: View) -> str:
+    """Of what trees are grown from."""
+    digest = hashlib.sha256(repr((view.table.shape, view.table.dtype.str, view.labels.tolist())).encode())
+    digest.update(view.table.tobytes())
+    return digest.hexdigest()
 
 
 def _fitting(names: tuple[str, ...], views: dict[str, View]) -> None:
@@ -143,7 +193,7 @@ def _fitting(names: tuple[str, ...], views: dict[str, View]) -> None:
 
 @functools.lru_cache(maxsize=2)
 def opened(path: Path = DEFAULT) -> Bank:
-    """A bank that is read, and whose trees are grown, once."""
+    """A bank that is read, and whose trees are calibrated, once."""
     return load(path)
 
 
@@ -192,15 +242,17 @@ def rows_of(jobs: Sequence[Job], map: Map = in_turn, row: Algorithm | None = Non
 
 def made(rows: list[Row], card: dict[str, Any]) -> Bank:
     """A bank of rows; cross-fits the classifier of every view once for the out-of-fold probabilities."""
-    names = columns([row.observables for row in rows])
-    views = {}
+    from metarule.identification.classifier import RuleClassifier
+
+    names, views, forests = columns([row.observables for row in rows]), {}, {}
     for view in VIEWS:
         members = [row for row in rows if row.view == view]
         table = matrix([row.observables for row in members], names).astype(np.float16)
         labels = np.array([row.label for row in members])
         networks = np.array([row.network for row in members])
-        model = RuleClassifier(n_estimators=TREES, reject=True, random_state=0)
+        model = RuleClassifier(n_estimators=TREES, random_state=0)
         model.fit(table.astype(np.float32), labels, groups=networks)
+        forests[view] = Forest.of(model.model_)
         views[view] = View(
             table,
             labels,
@@ -209,7 +261,9 @@ def made(rows: list[Row], card: dict[str, Any]) -> Bank:
             np.array([row.covariates for row in members], dtype=np.float32),
             np.asarray(model.out_of_fold_, dtype=np.float16),
         )
-    return Bank(names, views, card)
+    bank = Bank(names, views, card)
+    bank._forests.update(forests)
+    return bank
 
 
 def compared(bank: Bank, rows: list[Row]) -> tuple[int, float]:

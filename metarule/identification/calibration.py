@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from scipy.optimize import minimize_scalar
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression, minimize_scalar
 
 FLOOR = 1e-3
 """Added to vote shares before they are sharpened: no vote is no proof."""
@@ -27,14 +28,31 @@ def temperature_of(probabilities: np.ndarray, codes: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def confidence_of(probabilities: np.ndarray, codes: np.ndarray) -> IsotonicRegression:
+class Rising(NamedTuple):
+    """A function that never falls: `values` at `places`, straight between, level outside."""
+
+    places: np.ndarray
+    values: np.ndarray
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """Its values."""
+        return np.interp(places, self.places, self.values)
+
+
+def confidence_of(probabilities: np.ndarray, codes: np.ndarray) -> Rising:
     """How often the leading class is the true one, rising with its probability (Zadrozny and Elkan, 2002)."""
-    sure = 1 - 1 / (len(codes) + 2)
-    found = IsotonicRegression(y_min=0.0, y_max=sure, out_of_bounds="clip")
-    return found.fit(probabilities.max(axis=1), probabilities.argmax(axis=1) == codes)
+    leading, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
+    order = np.lexsort((right, leading))
+    leading, right = leading[order], right[order]
+    # probabilities that rounding alone tells apart are one
+    first = np.flatnonzero(np.diff(leading, prepend=-1.0) >= 1e-15)
+    counts = np.diff(first, append=len(leading))
+    shares = np.add.reduceat(right.astype(float), first) / counts
+    found = isotonic_regression(shares, weights=counts.astype(float)).x
+    return Rising(leading[first], np.minimum(found, 1 - 1 / (len(codes) + 2)))
 
 
-def confident(probabilities: np.ndarray, confidence: IsotonicRegression) -> np.ndarray:
+def confident(probabilities: np.ndarray, confidence: Rising) -> np.ndarray:
     """Probabilities whose largest is as large as it is often right, and stays the largest; others share the rest."""
     rows, leading = np.arange(len(probabilities)), probabilities.argmax(axis=1)
     others = probabilities.copy()
@@ -42,7 +60,7 @@ def confident(probabilities: np.ndarray, confidence: IsotonicRegression) -> np.n
     rest = others.sum(axis=1)
     others = others / np.where(rest > 0, rest, 1.0)[:, None]
     second = others.max(axis=1)
-    top = np.where(rest > 0, np.maximum(confidence.predict(probabilities.max(axis=1)), second / (1 + second)), 1.0)
+    top = np.where(rest > 0, np.maximum(confidence(probabilities.max(axis=1)), second / (1 + second)), 1.0)
     found = others * (1 - top)[:, None]
     found[rows, leading] = top
     return found

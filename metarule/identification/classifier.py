@@ -12,16 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from metarule.identification.calibration import (
-    confidence_of,
-    confident,
-    p_values,
-    temperature_of,
-    tempered,
-    threshold_of,
-)
+from metarule.identification.calibrated import Calibrated, voted
 from metarule.identification.extractor import ObservableExtractor, recordings_given
-from metarule.identification.novelty import Distance
 from metarule.identification.recording import Recording
 from metarule.identification.reference import UNKNOWN
 
@@ -97,7 +89,7 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
             )
         self.out_of_fold_ = self._crossed(table, codes, members) if out_of_fold is None else np.asarray(out_of_fold)
         self.model_ = self._model().fit(table, codes)
-        self._calibrate(table, codes, members)
+        self.calibrated_ = Calibrated.fitted(self.model_, self.classes_, table, codes, members, self.out_of_fold_)
         return self
 
     def _model(self) -> Any:
@@ -110,40 +102,12 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
         smallest = min(len(np.unique(groups[codes == code])) for code in range(len(self.classes_)))
         folds = min(FOLDS, smallest)
         if folds < 2:
-            return self._whole(self._model().fit(table, codes), table)
+            return voted(self._model().fit(table, codes), len(self.classes_), table)
         found = np.zeros((len(codes), len(self.classes_)))
         split = StratifiedGroupKFold(folds, shuffle=True, random_state=self.random_state or 0)
         for train, test in split.split(table, codes, groups):
-            found[test] = self._whole(self._model().fit(table[train], codes[train]), table[test])
+            found[test] = voted(self._model().fit(table[train], codes[train]), len(self.classes_), table[test])
         return found
-
-    def _whole(self, model: Any, table: np.ndarray) -> np.ndarray:
-        """Probabilities in the order of all classes, 0 for one that a fold had none of."""
-        found = np.zeros((len(table), len(self.classes_)))
-        found[:, model.classes_] = model.predict_proba(table)
-        return found
-
-    def _calibrate(self, table: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> None:
-        self.temperature_ = temperature_of(self.out_of_fold_, codes)
-        self.confidence_ = confidence_of(tempered(self.out_of_fold_, self.temperature_), codes)
-        chances = self._calibrated(self.out_of_fold_)
-        self.scores_ = 1 - chances[np.arange(len(codes)), codes]
-        self.distance_ = Distance.fitted(table, codes, groups)
-        self._doubt_ = np.sort(1 - chances.max(axis=1))
-        away = self.distance_.of_known(chances.argmax(axis=1))
-        self._away_ = np.sort(away)
-        self.novelty_scores_ = self._combined(1 - chances.max(axis=1), away)
-
-    def _calibrated(self, votes: np.ndarray) -> np.ndarray:
-        return confident(tempered(votes, self.temperature_), self.confidence_)
-
-    def _combined(self, doubt: np.ndarray, away: np.ndarray) -> np.ndarray:
-        """Mean rank of doubt and distance among the known rows; a distance beyond all known counts further."""
-        count = len(self._doubt_)
-        ranks = np.searchsorted(self._doubt_, doubt, side="right") / count
-        far = np.searchsorted(self._away_, away, side="right") / count
-        beyond = np.maximum(away / (self._away_[-1] + 1e-12) - 1, 0)
-        return (ranks + far) / 2 + beyond
 
     def _table(self, X: Any) -> np.ndarray:  # noqa: N803
         check_is_fitted(self, "model_")
@@ -155,7 +119,7 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Calibrated probabilities (rows, classes)."""
         table = self._table(X)
-        return self._calibrated(self._whole(self.model_, table))
+        return self.calibrated_.probabilities(table)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable class, or "unknown" where a row is rejected."""
@@ -167,20 +131,18 @@ class RuleClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_set(self, X: Any, alpha: float | None = None) -> np.ndarray:  # noqa: N803
         """Which classes the prediction set holds, bool (rows, classes); the most probable one always."""
-        chances = self.predict_proba(X)
-        inside = 1 - chances <= threshold_of(self.scores_, self.alpha if alpha is None else alpha)
-        inside[np.arange(len(chances)), chances.argmax(axis=1)] = True
-        return inside
+        table = self._table(X)
+        return self.calibrated_.prediction_set(table, self.alpha if alpha is None else alpha)
 
     def novelty_score(self, X: Any) -> np.ndarray:  # noqa: N803
         """Higher: less like anything known."""
-        table, chances = self._table(X), self.predict_proba(X)
-        return self._combined(1 - chances.max(axis=1), self.distance_.of(table, chances.argmax(axis=1)))
+        table = self._table(X)
+        return self.calibrated_.novelty_score(table)
 
     def novelty_p(self, X: Any) -> np.ndarray:  # noqa: N803
         """Conformal p-value of the novelty score: uniform, or above it, for rows like those of the fit."""
-        score = self.novelty_score(X)
-        return p_values(score, self.novelty_scores_)
+        table = self._table(X)
+        return self.calibrated_.novelty_p(table)
 
 
 def trees(count: int, random_state: int | None = 0) -> ExtraTreesClassifier:

@@ -158,9 +158,9 @@ def _thinned(recording: Recording, shown: np.ndarray, bank: Bank) -> Recording:
 def _discriminative(recording: Recording, bank: Bank, alpha: float) -> Discriminative | None:
     table = matrix([observables(recording)], bank.names).astype(np.float32)
     model = bank.classifier("weights" if recording.weights else "activity")
-    chances, inside = model.predict_proba(table)[0], model.predict_set(table, alpha)[0]
+    chances, inside = model.probabilities(table)[0], model.prediction_set(table, alpha)[0]
     order = np.argsort(-chances, kind="stable")
-    names = [str(name) for name in model.classes_]
+    names = [str(name) for name in model.classes]
     return Discriminative(
         {names[k]: float(chances[k]) for k in order},
         tuple(names[k] for k in order if inside[k]),
