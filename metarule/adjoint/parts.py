@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarule import tree
 from metarule.adjoint.walk import Walk
-from metarule.block import Block, BlockOutcome, World
+from metarule.block import Address, Block, BlockOutcome, World
 from metarule.fused.learners import plain, served
 from metarule.learner import Columns, Learner
 
@@ -26,12 +26,20 @@ COPIES = 4
 """Times that what learns is there at once: as it was before, as it goes, its gradient, and that of a later score."""
 
 
+INDICES = 32
+"""Bytes of indices per event: of the rows of two tables, as a task draws them and as they are read."""
+
+
 class Walker(NamedTuple):
-    """What makes a walk of a world and its columns, `Walk.numbers` of such walks, and bytes that one may take."""
+    """What makes a walk of a world and its columns, `Walk.numbers` of such walks, and bytes that one may take.
+
+    `round_trips`: whether `Walk.round_trip` of such a walk may be more than None.
+    """
 
     made: Callable[[World, Columns], Walk]
     numbers: Callable[[Learner, int], int]
     budget: int = BUDGET
+    round_trips: bool = False
 
 
 class _Cut(NamedTuple):
@@ -63,26 +71,50 @@ def _cut(block: Block, walk: Walker, keep_weights: bool) -> _Cut:
 
 def parts(block: Block, walk: Walker, keep_weights: bool) -> Iterator[Block]:
     """The block in parts that fit, each a block of its own."""
-    runs, segments = _cut(block, walk, keep_weights)
+    return _split(block, _cut(block, walk, keep_weights))
+
+
+def in_one(block: Block, walk: Walker) -> bool:
+    """Whether a round trip may serve a block: the tape of one run fits, whatever is beside it."""
+    taped = len(block.steps) * walk.numbers(block.learner, block.batch) * block.dtype.itemsize
+    at_the_end = block.score_at == (block.steps.stop,) and "carry" not in block.wants
+    return walk.round_trips and at_the_end and taped <= walk.budget
+
+
+def round_trips(block: Block, walk: Walker) -> Iterator[Block]:
+    """The block in parts whose first weights fit, and what they are shown; tapes are those of one run at a time."""
+    shown = INDICES * len(block.steps) * block.batch
+    taken = block.learner.weights_per_run * block.dtype.itemsize + shown
+    return _split(block, _Cut(max(walk.budget // taken, 1), 1))
+
+
+def _split(block: Block, cut: _Cut) -> Iterator[Block]:
+    runs, segments = cut
     if runs >= len(block.addresses):
         yield block._replace(segments=segments)
         return
     runs = math.ceil(len(block.addresses) / math.ceil(len(block.addresses) / runs))  # all parts about as large
     for first in range(0, len(block.addresses), runs):
         part = slice(first, first + runs)
-        yield block._replace(
-            theta=block.theta[part],
-            addresses=block.addresses[part],
-            carry=None if block.carry is None else tree.selected(block.carry, part),
-            segments=segments,
-        )
+        yield _of(block, block.addresses[part], part)._replace(segments=segments)
+
+
+def only(block: Block, where: Bool[Tensor, "R"]) -> Block:
+    """The runs of a block where it is True."""
+    runs = where.nonzero()[:, 0]
+    return _of(block, [block.addresses[run] for run in runs.tolist()], runs)
+
+
+def _of(block: Block, addresses: list[Address], runs: slice | Tensor) -> Block:
+    carry = None if block.carry is None else tree.selected(block.carry, runs)
+    return block._replace(theta=block.theta[runs], addresses=addresses, carry=carry)
 
 
 def chosen(where: Bool[Tensor, "R"], these: BlockOutcome, others: BlockOutcome) -> BlockOutcome:
-    """An outcome of the runs of one where it is True, of another elsewhere."""
+    """An outcome of all runs, with `these` of the runs where it is True."""
 
     def choose(this: Tensor, other: Tensor) -> Tensor:
-        return torch.where(where.reshape(-1, *(1,) * (this.dim() - 1)), this, other)
+        return other.index_copy(0, where.nonzero()[:, 0], this)
 
     assert these.grad is not None
     assert others.grad is not None

@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarule import tree
-from metarule.adjoint.parts import Walker, chosen, joined, parts
-from metarule.adjoint.walk import Cotangents, rebuildable, shrinking
+from metarule.adjoint.parts import Walker, chosen, in_one, joined, only, parts, round_trips
+from metarule.adjoint.walk import Cotangents, Walk, rebuildable, shrinking
 from metarule.block import Block, BlockOutcome, World
 from metarule.fused.learners import listed, rate, served
 from metarule.learner import Columns
@@ -32,8 +34,11 @@ HOME = 256.0
 
 def pulled(block: Block, walk: Walker) -> BlockOutcome:
     """Train, score and differentiate one block of runs, which `fused.learners.refused` has nothing against."""
-    through = _rebuilding if rebuildable(block.learner) else _keeping
-    return through(block, walk)
+    if not rebuildable(block.learner):
+        return _keeping(block, walk)
+    if not in_one(block, walk):
+        return _rebuilding(block, walk)
+    return joined([_rebuilt(part, walk, _round_trip) for part in round_trips(block, walk)])
 
 
 def _keeping(block: Block, walk: Walker) -> BlockOutcome:
@@ -41,17 +46,24 @@ def _keeping(block: Block, walk: Walker) -> BlockOutcome:
 
 
 def _rebuilding(block: Block, walk: Walker) -> BlockOutcome:
-    return joined([_rebuilt(part, walk) for part in parts(block, walk, keep_weights=False)])
+    return joined([_rebuilt(part, walk, _through) for part in parts(block, walk, keep_weights=False)])
 
 
-def _rebuilt(block: Block, walk: Walker) -> BlockOutcome:
+Through = Callable[[Block, Walker], tuple[BlockOutcome, Bool[Tensor, "R"]] | None]
+"""All steps of a few runs there and back, and which of them did not come home; None where it cannot be done so."""
+
+
+def _rebuilt(block: Block, walk: Walker, through: Through) -> BlockOutcome:
     """The runs of one part. Which run is walked again says its own decay and path: its neighbours keep their bits."""
     lost = _fading(block)
     if lost.all():
         return _keeping(block, walk)
-    outcome, astray = _through(block, walk, keep_weights=False)
+    found = through(block, walk)
+    if found is None:
+        return _rebuilding(block, walk)
+    outcome, astray = found
     lost = lost | astray
-    return chosen(lost, _keeping(block, walk), outcome) if lost.any() else outcome
+    return chosen(lost, _keeping(only(block, lost), walk), outcome) if lost.any() else outcome
 
 
 def _fading(block: Block) -> Bool[Tensor, "R"]:
@@ -68,23 +80,45 @@ def _fading(block: Block) -> Bool[Tensor, "R"]:
     return fading
 
 
-def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
-    """All steps of a few runs there and back, and which of them did not come home."""
+class _Begun(NamedTuple):
+    """A part before its first step; `columns` and `start` as made of `theta`, with autograd."""
+
+    world: World
+    theta: Tensor
+    columns: Columns
+    start: State
+    walk: Walk
+
+
+def _begun(block: Block, walker: Walker) -> _Begun:
     world, learner = World(block), block.learner
     theta = block.theta.detach().clone().requires_grad_()
     columns = learner.columns(theta)
-    start = world.start(columns)
+    constant = Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses))
+    return _Begun(world, theta, columns, world.start(columns), walker.made(world, constant))
+
+
+def _round_trip(block: Block, walker: Walker) -> tuple[BlockOutcome, Bool[Tensor, "R"]] | None:
+    world, theta, columns, start, walk = _begun(block, walker)
+    asked = frozenset(name for name in served(block.learner) if start["weights"][name].requires_grad)
+    with torch.no_grad():
+        found = walk.round_trip(_constant(start), _share(block), asked)
+    if found is None:
+        return None
+    astray = [_astray(missed[:, 0].sqrt(), missed[:, 1].sqrt(), block.dtype) for missed in found.missed.values()]
+    grad = _in_theta(world, theta, columns, start, found.gradient)
+    return world.outcome({}, found.scores, grad), _any(astray, len(theta))
+
+
+def _through(block: Block, walker: Walker, keep_weights: bool = False) -> tuple[BlockOutcome, Bool[Tensor, "R"]]:
+    world, theta, columns, start, walk = _begun(block, walker)
     segments = _segments(block)
     # steps after the last score matter to the carry alone
     rest = range(segments[-1][-1].stop, block.steps.stop)
     astray = theta.new_zeros(len(theta), dtype=torch.bool)
     total: dict[str, Tensor] = {}
     with torch.no_grad():
-        walk = walker.made(
-            world, Columns(columns.credit.detach(), _detached(columns.rules), _detached(columns.synapses))
-        )
-        # weights in the order they were drawn in: a task may look at them by it
-        begun = [tree.mapped(start, torch.Tensor.detach) | {"weights": _detached(start["weights"])}]
+        begun = [_constant(start)]
         for spans in segments[:-1]:
             begun.append(walk.there(_copied(begun[-1], world), _whole(spans), False)[0])
         end: State | None = None
@@ -100,7 +134,7 @@ def _through(block: Block, walker: Walker, keep_weights: bool) -> tuple[BlockOut
                 if span.stop in block.score_at:
                     scores, found = _judged(world, columns, state)
                     total = {name: total[name] + value if total else value for name, value in scores.items()}
-                    gradient = _joining(gradient, found, world, state, columns)
+                    gradient = _joining(gradient, found, walk, state)
                 assert gradient is not None
                 state, gradient = walk.back(state, tapes.pop(), gradient)
             if not keep_weights:
@@ -129,6 +163,11 @@ def _detached(parts: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.detach() for name, part in parts.items()}
 
 
+def _constant(state: State) -> State:
+    # weights in the order they were drawn in: a task may look at them by it
+    return tree.mapped(state, torch.Tensor.detach) | {"weights": _detached(state["weights"])}
+
+
 def _copied(state: State, world: World) -> State:
     """A state whose weights and velocities a walk may overwrite."""
     mine = served(world.learner)
@@ -139,21 +178,17 @@ def _copied(state: State, world: World) -> State:
     return {**state, "weights": weights, "synapses": synapses}
 
 
-def _joining(
-    gradient: Cotangents | None, found: dict[str, Tensor], world: World, state: State, columns: Columns
-) -> Cotangents:
+def _joining(gradient: Cotangents | None, found: dict[str, Tensor], walk: Walk, state: State) -> Cotangents:
     """The cotangents with those that a score's gradient adds; the first ones are it, and nothing else."""
     if gradient is not None:
         for name, more in found.items():
             gradient.weights[name].add_(more)
         return gradient
-    learner, mine = world.learner, served(world.learner)
+    mine = served(walk.world.learner)
     velocities = {name: state["synapses"][name].get("velocity") for name in mine}
-    return Cotangents(
-        {name: _own(found.get(name), state["weights"][name]) for name in mine},
-        {name: torch.zeros_like(velocity) for name, velocity in velocities.items() if velocity is not None},
-        {name: torch.zeros_like(listed(learner, p, columns).coefficients) for name, p in mine.items()},
-        {name: torch.zeros_like(rate(learner, p, columns)) for name, p in mine.items()},
+    return walk.nothing()._replace(
+        weights={name: _own(found.get(name), state["weights"][name]) for name in mine},
+        velocities={name: torch.zeros_like(velocity) for name, velocity in velocities.items() if velocity is not None},
     )
 
 
@@ -162,34 +197,44 @@ def _own(found: Tensor | None, weight: Tensor) -> Tensor:
     return torch.zeros_like(weight) if found is None else found.clone(memory_format=torch.contiguous_format)
 
 
+def _share(block: Block) -> float:
+    """What the gradient of one score is multiplied by: runs descend, by the mean of all their scores."""
+    return (-1.0 if block.task.metrics[block.objectives[0]] == "max" else 1.0) / len(block.score_at)
+
+
 def _judged(world: World, columns: Columns, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Every metric, and the gradient of the objective in the weights that learn."""
-    block = world.block
-    leading = block.objectives[0]
-    share = (-1.0 if block.task.metrics[leading] == "max" else 1.0) / len(block.score_at)
     weights = {name: state["weights"][name].detach().requires_grad_() for name in served(world.learner)}
     with torch.enable_grad():
         scores = world.score(columns, {**state, "weights": {**state["weights"], **weights}})
-    score = scores[leading]
+    score = scores[world.block.objectives[0]]
     if not score.requires_grad:
         return scores, {}
-    found = torch.autograd.grad(score, list(weights.values()), torch.full_like(score, share), materialize_grads=True)
+    found = torch.autograd.grad(
+        score, list(weights.values()), torch.full_like(score, _share(world.block)), materialize_grads=True
+    )
     return {name: value.detach() for name, value in scores.items()}, dict(zip(weights, found, strict=True))
 
 
 def _away(world: World, state: State, before: State) -> Bool[Tensor, "R"]:
-    """Runs whose rebuilt weights, which are overwritten, are not those that they began with.
-
-    A diverged run is none of them.
-    """
-    away = [torch.zeros(len(world.block.addresses), dtype=torch.bool)]
+    """Runs whose rebuilt weights, which are overwritten, are not those that they began with."""
+    away = []
     for name in served(world.learner):
         weight = before["weights"][name]
         missed, norm = (
             torch.linalg.vector_norm(each, dim=(1, 2)) for each in (state["weights"][name].sub_(weight), weight)
         )
-        away.append(missed > HOME * torch.finfo(weight.dtype).eps * norm)
-    return functools.reduce(torch.logical_or, away)
+        away.append(_astray(missed, norm, weight.dtype))
+    return _any(away, len(world.block.addresses))
+
+
+def _astray(missed: Float[Tensor, "R"], norm: Float[Tensor, "R"], dtype: torch.dtype) -> Bool[Tensor, "R"]:
+    """Whether weights miss by more than rounding; a diverged run is none of them."""
+    return missed > HOME * torch.finfo(dtype).eps * norm
+
+
+def _any(away: list[Bool[Tensor, "R"]], runs: int) -> Bool[Tensor, "R"]:
+    return functools.reduce(torch.logical_or, away, torch.zeros(runs, dtype=torch.bool))
 
 
 def _in_theta(world: World, theta: Tensor, columns: Columns, start: State, found: Cotangents) -> Tensor:
@@ -200,8 +245,9 @@ def _in_theta(world: World, theta: Tensor, columns: Columns, start: State, found
         pairs += [
             (listed(learner, projection, columns).coefficients, found.coefficients[name]),
             (rate(learner, projection, columns), found.rates[name]),
-            (start["weights"][name], found.weights[name]),
         ]
+        if name in found.weights:
+            pairs.append((start["weights"][name], found.weights[name]))
         if name in found.velocities:
             pairs.append((start["synapses"][name]["velocity"], found.velocities[name]))
     pairs = [(made, seed) for made, seed in pairs if made.requires_grad]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarule.block import World
-from metarule.fused.learners import listed, plain, served
+from metarule.fused.learners import listed, plain, rate, served
 from metarule.fused.tables import Table, tabled
 from metarule.learner import Columns, Learner
 from metarule.network import Projection
@@ -30,6 +30,18 @@ class Cotangents(NamedTuple):
     rates: dict[str, Float[Tensor, "R"]]
 
 
+class RoundTrip(NamedTuple):
+    """All steps of a block there, scored after them, and back.
+
+    `missed` (R 2), by the name of the projection that learns: the squared distance of its rebuilt weights from those
+    that it began with, and the squared norm of these.
+    """
+
+    scores: dict[str, Float[Tensor, "R"]]
+    gradient: Cotangents
+    missed: dict[str, Float[Tensor, "R 2"]]
+
+
 class Walk(ABC):
     """Some runs of a block, without autograd. `columns` are their parameters, detached.
 
@@ -38,6 +50,16 @@ class Walk(ABC):
 
     def __init__(self, world: World, columns: Columns) -> None:
         self.world, self.columns = world, columns
+
+    def nothing(self) -> Cotangents:
+        """Sums that nothing was added to, and no weights."""
+        learner, mine = self.world.learner, served(self.world.learner)
+        coefficients = {name: listed(learner, p, self.columns).coefficients for name, p in mine.items()}
+        rates = {name: rate(learner, p, self.columns) for name, p in mine.items()}
+        zeros = torch.zeros_like
+        return Cotangents(
+            {}, {}, {name: zeros(c) for name, c in coefficients.items()}, {name: zeros(r) for name, r in rates.items()}
+        )
 
     @staticmethod
     @abstractmethod
@@ -60,6 +82,15 @@ class Walk(ABC):
         Both are the walk's to overwrite. The state's weights are rebuilt, or come from the tape where it kept them;
         its velocities need not be right. The sums among the cotangents go on from those of `after`.
         """
+
+    def round_trip(self, state: State, share: float, weights: frozenset[str]) -> RoundTrip | None:
+        """All steps from `state`, which stays as it is, and back at once; None where this walk cannot do it so.
+
+        For learners that are `rebuildable`, blocks that are scored after their last step, and a gradient of `share`
+        times their first objective. `weights` names the first weights whose gradients are asked for, and no others are
+        found.
+        """
+        return None
 
 
 def rebuildable(learner: Learner) -> bool:

@@ -47,6 +47,7 @@ class Rule(Structure):
         ("velocity", c_void_p),
         ("rate_gradient", c_void_p),
         ("velocity_gradient", c_void_p),
+        ("missed", c_void_p),
     )
 
 
@@ -95,6 +96,7 @@ class Plan(Structure):
         ("likelihood", c_void_p),
         ("right", c_void_p),
         ("forgets", c_int64),
+        ("share", c_double),
     )
 
 

@@ -50,6 +50,7 @@ class Library(NamedTuple):
     place: int
     train: Callable[..., int]
     back: Callable[..., int]
+    round_trip: Callable[..., int]
     tape: Callable[..., int]
     threads: int = 1  # that runs are spread over
 
@@ -159,11 +160,12 @@ def _loaded(path: Path) -> Library:
     handle.metarule_fastest.restype = ctypes.c_int64
     asked_of = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)  # a plan, whether it is in doubles, the variant
     train, back, tape = handle.metarule_train, handle.metarule_back, handle.metarule_tape
-    for function, runs in ((train, 2), (back, 2), (tape, 0)):
+    round_trip = handle.metarule_round_trip
+    for function, runs in ((train, 2), (back, 2), (round_trip, 2), (tape, 0)):
         function.restype, function.argtypes = ctypes.c_int64, asked_of + runs * (ctypes.c_int64,)
     names = [each.name for each in variants()]
     asked = os.environ.get("METARULE_INSTRUCTIONS") or names[-1]
     if asked not in names:
         raise ValueError(f"METARULE_INSTRUCTIONS = {asked} is none of {', '.join(names)}; unset it for the fastest")
     fastest = names[: min(handle.metarule_fastest(), names.index(asked)) + 1]
-    return Library(path, fastest[-1], len(fastest) - 1, train, back, tape)
+    return Library(path, fastest[-1], len(fastest) - 1, train, back, round_trip, tape)

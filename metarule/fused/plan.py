@@ -20,10 +20,14 @@ from metarule.terms import FACTORS, Monomial, glorot
 
 
 class Gradients(NamedTuple):
-    """Gradients in what changes, by projection, (R I J) each, contiguous: the kernel goes back with them in place."""
+    """Gradients in what changes, by projection, (R I J) each, contiguous: the kernel goes back with them in place.
+
+    `missed` (R 2), in doubles: how far a round trip ends from where it began, see kernels/plan.h.
+    """
 
     weights: dict[str, Tensor]
     velocities: dict[str, Tensor]
+    missed: Mapping[str, Tensor] = {}
 
 
 class Spelled:
@@ -128,6 +132,7 @@ class Spelled:
             velocity=None if model.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
             rate_gradient=self._collected(name, None, 1),
             velocity_gradient=self._gradient("velocities", name),
+            missed=self._gradient("missed", name),
         )
 
     def _gradient(self, of: str, name: str | None) -> int | None:

@@ -63,21 +63,19 @@ class Training:
 
     def __init__(self, kernel: Library, world: World, columns: Columns) -> None:
         self.kernel, self.world, self.columns = kernel, world, columns
-        episode, block = world.episode, world.block
-        self.asked = _plain_asked(episode.asked(), block) if stands(episode, "asked", "score") else None
+        self.asked = plain_asked(world)
         self.answers: tuple[Tensor, Tensor] | None = None
         self.owns = False  # the state's weights are ours to overwrite
-        self.forgets = self.asked is not None and "carry" not in block.wants
+        self.forgets = self.asked is not None and "carry" not in world.block.wants
 
     def advance(self, state: State, steps: range) -> State:
         """The state after `steps`; its weights are those before where nobody reads them any more."""
         block = self.world.block
         for part in parts(self.world, steps):
             if part.steps.stop == steps.stop and steps.stop in block.score_at and self.asked:
-                part = part._replace(asked=self.asked, forgets=self.forgets and steps.stop == block.steps.stop)
-                likelihood, right = torch.empty(2, *self.asked.rows.shape, dtype=block.dtype)
-                self.answers = (likelihood, right)
-                part = part._replace(answers=self.answers)
+                part = part._replace(forgets=self.forgets and steps.stop == block.steps.stop)
+                part = part.answering(self.asked, block.dtype)
+                self.answers = part.answers
             if not part.forgets and not self.owns:
                 state, self.owns = owned(state, self.world), True
             spelled = Spelled(self.world.learner, self.columns, tree.mapped(state, torch.Tensor.contiguous))
@@ -90,11 +88,13 @@ class Training:
         return scores.classified(*self.answers)
 
 
-def _plain_asked(asked: Asked | None, block: Block) -> Asked | None:
+def plain_asked(world: World) -> Asked | None:
+    """What an episode asks, as the kernel reads it; None where the kernel cannot answer."""
+    asked = world.episode.asked() if stands(world.episode, "asked", "score") else None
     if asked is None:
         return None
-    network = block.learner.network
-    x, rows = _plain(asked.x, asked.rows, network, network.input_name, block.dtype)
+    network = world.learner.network
+    x, rows = _plain(asked.x, asked.rows, network, network.input_name, world.block.dtype)
     return Asked(x, rows, _within(asked.answers, network.sizes[network.output_name], "units of the output"))
 
 
@@ -109,6 +109,12 @@ class Part(NamedTuple):
     asked: Asked | None = None
     answers: tuple[Tensor, Tensor] | None = None  # where log-likelihoods are written, and whether they were right
     forgets: bool = False
+    share: float = 0.0  # of their loss in what a round trip differentiates
+
+    def answering(self, asked: Asked, dtype: torch.dtype) -> Part:
+        """The same steps with questions after them."""
+        likelihood, right = torch.empty(2, *asked.rows.shape, dtype=dtype)
+        return self._replace(asked=asked, answers=(likelihood, right))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -124,6 +130,7 @@ class Part(NamedTuple):
                 "likelihood": self.answers[0].data_ptr(),
                 "right": self.answers[1].data_ptr(),
                 "forgets": self.forgets,
+                "share": self.share,
             }
         return asked | {
             "steps": len(self.steps),

@@ -69,7 +69,14 @@ template <class S> struct Adjoint : Trainer<S> {
   void back(i64 r) {
     for (i64 l = 0; l < L; ++l) between[l] = mine[l];
     this->load_run(r);
+    this->tape = this->taped(r);
     carry_gradients(r, true);
+    steps_back(r);
+    carry_gradients(r, false);
+    this->store_run(r);
+  }
+
+  void steps_back(i64 r) {
     for (i64 t = plan.steps - 1; t >= 0; --t) {
       recall(r, t);
       std::memset(zeroed, 0, stretch * sizeof(S));
@@ -78,8 +85,6 @@ template <class S> struct Adjoint : Trainer<S> {
         if (plan.projection[l].error_below) through_errors(l);
       through_activity();
     }
-    carry_gradients(r, false);
-    this->store_run(r);
   }
 
   void carry_gradients(i64 r, bool loading) {
@@ -100,7 +105,7 @@ template <class S> struct Adjoint : Trainer<S> {
 
   // Everything as it was when step t had been computed and nothing was changed yet.
   void recall(i64 r, i64 t) {
-    S *slot = this->taped(r, t);
+    S *slot = this->tape + t * this->length;
     for (i64 l = 0; l < L; ++l)
       around[l].velocity_after = between[l].velocity, around[l].feedback_velocity_after = between[l].feedback_velocity;
     this->shown([&](S *&buffer, i64 size) { buffer = slot, slot += size; });

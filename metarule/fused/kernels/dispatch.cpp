@@ -1,14 +1,16 @@
 // The functions that Python calls: the fastest variant that this processor can run.
 #include "plan.h"
 
-#define DECLARED(variant)                              \
-  namespace variant {                                  \
-  int train_float(const Plan *, i64 first, i64 last);  \
-  int train_double(const Plan *, i64 first, i64 last); \
-  int back_float(const Plan *, i64 first, i64 last);   \
-  int back_double(const Plan *, i64 first, i64 last);  \
-  i64 tape_float(const Plan *);                        \
-  i64 tape_double(const Plan *);                       \
+#define DECLARED(variant)                                   \
+  namespace variant {                                       \
+  int train_float(const Plan *, i64 first, i64 last);       \
+  int train_double(const Plan *, i64 first, i64 last);      \
+  int back_float(const Plan *, i64 first, i64 last);        \
+  int back_double(const Plan *, i64 first, i64 last);       \
+  int round_trip_float(const Plan *, i64 first, i64 last);  \
+  int round_trip_double(const Plan *, i64 first, i64 last); \
+  i64 tape_float(const Plan *);                             \
+  i64 tape_double(const Plan *);                            \
   }
 DECLARED(portable)
 #ifdef WITH_X86
@@ -54,6 +56,11 @@ OFFERED metarule_train(const Plan *plan, i64 is_double, i64 variant, i64 first, 
 // The same back, along the tape. Returns 0, or 1 where memory ran out.
 OFFERED metarule_back(const Plan *plan, i64 is_double, i64 variant, i64 first, i64 last) {
   CHOSEN(back, plan, first, last)
+}
+
+// There, scored, and back without a tape of the caller's. Returns 0, or 1 where memory ran out.
+OFFERED metarule_round_trip(const Plan *plan, i64 is_double, i64 variant, i64 first, i64 last) {
+  CHOSEN(round_trip, plan, first, last)
 }
 
 // Numbers that a step of one run leaves on the tape; -1 where memory ran out.

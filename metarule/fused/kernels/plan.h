@@ -36,6 +36,7 @@ struct Rule {
   void *velocity;  // as the weights, or null
   double *rate_gradient;   // R, added to on the way back
   void *velocity_gradient;  // as the velocity
+  double *missed;  // R 2, of a round trip: squared distance of rebuilt weights from the first ones, squared norm of these
 };
 
 // From one population of the chain to the next.
@@ -66,4 +67,5 @@ struct Plan {
   const i64 *asked_rows, *answers;  // R Q: which rows, and the output unit that is right
   void *likelihood, *right;         // R Q: log-likelihood of that unit, and 1 where it has the largest drive, else 0
   i64 forgets;                      // whether nobody needs the weights afterwards
+  double share;                     // of the mean negative log-likelihood in what a round trip differentiates
 };

@@ -49,7 +49,8 @@ template <class S> struct Trainer {
   Synapses<S> *between;
   Scratch<S> scratch;
   S *events;  // total_post, agreement, match
-  i64 length = 0;  // of what a step leaves on the tape
+  i64 length = 0;       // of what a step leaves on the tape
+  S *tape = nullptr;    // of the run at hand
 
   explicit Trainer(const Plan &given) : plan(given), B(given.events), L(given.layers) {
     at = memory.template many<Population<S>>(L + 1);
@@ -126,7 +127,7 @@ template <class S> struct Trainer {
       if (s.feedback_velocity) each(s.feedback_velocity, back);
     }
   }
-  S *taped(i64 r, i64 t) const { return static_cast<S *>(plan.tape) + (r * plan.steps + t) * length; }
+  S *taped(i64 r) const { return plan.tape ? static_cast<S *>(plan.tape) + r * plan.steps * length : nullptr; }
   // Let a step compute into the tape, and leave the weights there as they are before it.
   void record(S *slot) {
     shown([&](S *&buffer, i64 size) { buffer = slot, slot += size; });
@@ -164,8 +165,15 @@ template <class S> struct Trainer {
 
   void run(i64 r) {
     load_run(r);
+    tape = taped(r);
+    steps(r);
+    if (plan.asked) answer(r, [](i64, i64) {});
+    if (!plan.forgets) store_run(r);
+  }
+
+  void steps(i64 r) {
     for (i64 t = 0; t < plan.steps; ++t) {
-      if (plan.tape) record(taped(r, t));
+      if (tape) record(tape + t * length);
       show(r, t);
       forward(at, B);
       if (plan.y) judge(r, t);
@@ -174,8 +182,6 @@ template <class S> struct Trainer {
         learn(l, r, t);
       }
     }
-    if (plan.asked) answer(r);
-    if (!plan.forgets) store_run(r);
   }
 
   void load_run(i64 r) {
@@ -228,7 +234,8 @@ template <class S> struct Trainer {
   }
 
   // Held-out questions, a class each: how likely the right one is by the softmax of the drives, and whether it leads.
-  void answer(i64 r) {
+  // `then` sees some at a time, the first of them and their number, while `asked` holds what they made of the network.
+  template <class Then> void answer(i64 r, Then then) {
     const Population<S> &output = asked[L];
     for (i64 first = 0; first < plan.asked; first += TOGETHER) {
       const i64 count = plan.asked - first < TOGETHER ? plan.asked - first : TOGETHER, at_run = r * plan.asked + first;
@@ -249,6 +256,7 @@ template <class S> struct Trainer {
         static_cast<S *>(plan.likelihood)[at_run + b] = drive[right] - drive[leading] + std::log(share);
         static_cast<S *>(plan.right)[at_run + b] = leading == right && std::isfinite(share) && std::isfinite(drive[leading]);
       }
+      then(first, count);
     }
   }
 
