@@ -243,6 +243,17 @@ def test_the_command_says_what_was_found_and_exits_0(metarule, tmp_path):
     assert (found["label"], found["equation"], found["provenance"]["alpha"]) == ("sign_symmetry", None, 0.2)
 
 
+def test_what_a_verdict_does_not_need_is_not_imported(tmp_path):
+    path = recorded("sign_symmetry").save(tmp_path / "it.npz")
+    heavy = "{'sklearn', 'matplotlib', 'pandas', 'scipy.stats', 'cmaes'}"
+    script = f"import sys; sys.argv = ['metarule', 'classify', {str(path)!r}, '--json', '--no-equation']\n"
+    script += "from metarule.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    script += f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["label"] == "sign_symmetry"
+
+
 def test_a_wrong_bank_is_said(metarule, tmp_path):
     path = recorded("sign_symmetry").save(tmp_path / "it.npz")
     code, _, err = metarule("classify", path, "--bank", path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import shutil
 import signal
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from metarule.cli.starting import importing
 
 TINY = (
     *("outer.generations=2", "outer.candidates=4", "inner.episodes=1", "inner.steps=20", "battery.episodes=4"),
@@ -165,6 +168,17 @@ def test_inspect_takes_less_than_two_seconds_and_no_torch(finished):
     script += f"try: main()\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert seen.returncode == 0, seen.stderr
+
+
+def test_nothing_is_collected_while_a_verb_imports_and_all_is_as_it_was_after():
+    for before in (True, False):
+        (gc.enable if before else gc.disable)()
+        try:
+            with importing():
+                assert not gc.isenabled()
+            assert gc.isenabled() is before
+        finally:
+            gc.enable()
 
 
 def test_inspect_distils_the_equation_of_every_rule(metarule, finished):

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import matplotlib.image
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
-from matplotlib.image import imsave
+from matplotlib.image import imread, imsave
 
 from metarule.network import Activity, Network
 from metarule.nonlinearities import OUTPUTS
@@ -640,7 +642,7 @@ def test_an_image_set_that_is_nowhere_names_folders_files_and_cure(tmp_path, mon
     def fetch(*args, **settings):
         raise failure
 
-    monkeypatch.setattr(images, "fetch_openml", fetch)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz .* METARULE_DATA .* 'digits'") as caught:
         images.image_source("mnist", str(tmp_path))
     assert str(tmp_path / "mnist") in str(caught.value)
@@ -657,7 +659,7 @@ def test_an_image_set_that_is_nowhere_is_fetched_once(tmp_path, monkeypatch):
         assert settings["parser"] == "liac-arff"  # all others need pandas, which nothing here does
         return np.full((20, 784), 51), np.array([str(label % 10) for label in range(20)])
 
-    monkeypatch.setattr(images, "fetch_openml", fetch)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
     source = images.image_source("fashion_mnist", str(tmp_path))
     assert images.image_source("fashion_mnist", str(tmp_path)) is source
     assert asked == ["Fashion-MNIST"]
@@ -679,7 +681,7 @@ def write_omniglot(folder, drawings=3):
 
 def test_omniglot_is_read_from_its_zip_with_strokes_at_1(tmp_path, monkeypatch):
     # the original drawings have one channel, those that matplotlib writes have four
-    monkeypatch.setattr(image_files, "imread", lambda file, format, read=image_files.imread: read(file)[:, :, 0])
+    monkeypatch.setattr(matplotlib.image, "imread", lambda file, format, read=imread: read(file)[:, :, 0])
     write_omniglot(tmp_path)
     source = images.image_source("omniglot", str(tmp_path))
     assert source.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]

@@ -10,6 +10,7 @@ import typer
 
 from metarule.cli.inspect import write_csv
 from metarule.cli.output import emit, say, show
+from metarule.cli.starting import importing
 
 
 def evaluate(
@@ -35,12 +36,13 @@ def evaluate(
     readout, and an autoencoder. With --task, or with runs, all learn one task: free rates are tuned first, and the
     first one named is compared with each of the others on fresh episodes, paired.
     """
-    import torch
+    with importing():
+        import torch
 
-    from metarule import acceptance, comparing
-    from metarule.evaluation import printed
-    from metarule.inspection.report import acceptance_table, battery_table
-    from metarule.workers import pool
+        from metarule import acceptance, comparing
+        from metarule.evaluation import printed
+        from metarule.inspection.report import acceptance_table, battery_table
+        from metarule.workers import pool
 
     torch.set_num_threads(1)
     names = [word for word in words or [] if "=" not in word]

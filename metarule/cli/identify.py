@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from metarule.cli.output import emit, say, show
+from metarule.cli.starting import importing
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes; results do not depend on it.")]
@@ -36,10 +38,11 @@ def classify(
     json: Json = False,
 ) -> None:
     """Say which learning rule made a recording, how sure that is, and by which equation."""
-    import torch
+    with importing():
+        import torch
 
-    from metarule.identification.classify import classify_file
-    from metarule.inspection.verdict_report import verdict_report
+        from metarule.identification.classify import classify_file
+        from metarule.inspection.verdict_report import verdict_report
 
     torch.set_num_threads(1)
     verdict = classify_file(recording, bank=bank, alpha=alpha, equation=equation, mapping=mapping)
@@ -59,12 +62,11 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Simulate rules x architectures x data x step sizes as recordings, one .npz per network."""
-    import itertools
+    with importing():
+        import torch
 
-    import torch
-
-    from metarule.identification.simulation import read, recordings
-    from metarule.reading import find_simulation
+        from metarule.identification.simulation import read, recordings
+        from metarule.reading import find_simulation
 
     torch.set_num_threads(1)
     simulation = read(find_simulation(str(spec)))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from metarule.cli.output import emit, show
+from metarule.cli.starting import importing
 
 
 def list_(
@@ -16,8 +17,9 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """List what there is: tasks, credit, rules, terms, synapses, outer loops, the zoo, searches, runs."""
-    from metarule.catalog import catalog
-    from metarule.inspection.report import plain_table
+    with importing():
+        from metarule.catalog import catalog
+        from metarule.inspection.report import plain_table
 
     rooms = catalog(kind, runs_dir)
     if json:

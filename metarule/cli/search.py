@@ -10,6 +10,7 @@ import typer
 
 from metarule.cli.output import at_once, emit, outside, say, show, stderr
 from metarule.cli.progress import Progress
+from metarule.cli.starting import importing
 from metarule.inspection import numbers
 from metarule.records import ClusterLost, RunError, unused
 
@@ -90,8 +91,9 @@ def _where(workers: int | None, address: str | None, scheduler_file: Path | None
 
 
 def _start(file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, where: _Where, json: bool) -> None:
-    from metarule import jobs, reading
-    from metarule.runs import RunFolder
+    with importing():
+        from metarule import jobs, reading
+        from metarule.runs import RunFolder
 
     source = reading.find(file)
     made, text = reading.read(source, overrides, say)
@@ -114,8 +116,9 @@ def _task(
     task_id: int,
     json: bool,
 ) -> None:
-    from metarule import jobs, reading, replicates
-    from metarule.runs import RunFolder
+    with importing():
+        from metarule import jobs, reading, replicates
+        from metarule.runs import RunFolder
 
     if seeds is None or task_id >= seeds:
         raise ValueError(f"--task-id {task_id} is a seed of --seeds N, 0 to N - 1; give --seeds, larger than {task_id}")
@@ -137,8 +140,9 @@ def _refuse_seed(overrides: tuple[str, ...]) -> None:
 
 
 def _resume(path: Path, overrides: tuple[str, ...], where: _Where, json: bool) -> None:
-    from metarule import jobs
-    from metarule.runs import RunFolder
+    with importing():
+        from metarule import jobs
+        from metarule.runs import RunFolder
 
     _work(
         path,
@@ -199,10 +203,11 @@ def _copy(file: str, target: Path) -> None:
 
 
 def _plan(file: str, overrides: tuple[str, ...], workers: int, seeds: int, json: bool) -> None:
-    import torch
+    with importing():
+        import torch
 
-    from metarule import jobs, reading
-    from metarule.inspection.report import settings_table
+        from metarule import jobs, reading
+        from metarule.inspection.report import settings_table
 
     torch.set_num_threads(1)
     made, _ = reading.read(reading.find(file), overrides, say)
@@ -218,12 +223,13 @@ def _plan(file: str, overrides: tuple[str, ...], workers: int, seeds: int, json:
 def _replicates(
     file: str, overrides: tuple[str, ...], runs_dir: Path, name: str | None, workers: int, seeds: int, json: bool
 ) -> None:
-    import torch
+    with importing():
+        import torch
 
-    from metarule import jobs, reading, replicates
-    from metarule.findings import agreement
-    from metarule.inspection.report import replicates_report
-    from metarule.trial import rehearse
+        from metarule import jobs, reading, replicates
+        from metarule.findings import agreement
+        from metarule.inspection.report import replicates_report
+        from metarule.trial import rehearse
 
     torch.set_num_threads(1)
     _refuse_seed(overrides)

@@ -39,10 +39,10 @@ class Distance:
         filled = np.where(there, table, 0.0)
         counts = np.maximum(there.sum(axis=0), 1)
         # quantiles of columns that nobody has are 0
-        low, centre, high = (
-            np.array([np.quantile(c[t], q) if t.any() else 0.0 for c, t in zip(filled.T, there.T, strict=True)])
-            for q in (0.16, 0.5, 0.84)
-        )
+        low, centre, high = np.array([
+            np.quantile(column[seen], (0.16, 0.5, 0.84)).astype(table.dtype) if seen.any() else (0.0, 0.0, 0.0)
+            for column, seen in zip(filled.T, there.T, strict=True)
+        ]).T  # fmt: skip
         scale = np.where(high - low > 1e-9, high - low, np.sqrt((filled**2).sum(axis=0) / counts) + 1e-9)
         standard = cls._standard(table, centre, scale)
         members = [standard[codes == code] for code in range(codes.max() + 1)]

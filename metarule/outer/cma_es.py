@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cmaes import CMA
 from jaxtyping import Float
 from torch import Tensor
 
@@ -72,7 +71,7 @@ class CmaEs(OuterLoop):
         self.params = params
         self.told: list[tuple[np.ndarray, np.ndarray]] = []
         self.asked = np.empty((0, len(params)))
-        self.optimizer: CMA | None = None
+        self.optimizer: Any = None
         self.points = [np.zeros(len(params))]  # where each distribution began
         self.rested: list[tuple[np.ndarray, float, int]] = []  # where earlier ones ended, by loss and population
         self.heard: list[tuple[np.ndarray, np.ndarray]] = []  # of a population that is not yet complete
@@ -169,13 +168,15 @@ class CmaEs(OuterLoop):
         low, high = np.array([param.reach for param in self.params]).clip(-self.spread, self.spread).T
         return low + (high - low) * unit
 
-    def _sized(self, candidates: int) -> CMA:
+    def _sized(self, candidates: int) -> Any:
         if candidates < FEWEST:
             raise ValueError(
                 f"outer.candidates = {candidates} is too few for cma_es; at least {FEWEST}, 4 + 3 ln P is usual"
             )
         doubled = 2 ** len(self.rested)
         if self.optimizer is None:
+            from cmaes import CMA  # brings scipy.stats, half a second that other verbs need not wait
+
             bounds = np.array([param.reach for param in self.params])
             point = self.points[len(self.rested)]
             self.optimizer = CMA(point, self.sigma, bounds, seed=0, population_size=doubled * candidates)

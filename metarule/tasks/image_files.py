@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from matplotlib.image import imread
 from torch import Tensor
 
 OMNIGLOT_FILES = ("images_background.zip", "images_background_small1.zip")
@@ -99,6 +98,8 @@ def read_omniglot(file: Path, side: int) -> tuple[Float[Tensor, "images J"], Int
 
     Raises ValueError where `file` is no zip or has no PNG at alphabet/character/drawing.png.
     """
+    from matplotlib.image import imread  # half a second that only drawings need
+
     try:
         with zipfile.ZipFile(file) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".png") and name.count("/") == 3)

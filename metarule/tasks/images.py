@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.datasets import fetch_openml, load_digits
 from torch import Tensor
 
 from metarule.collect import unknown
@@ -92,6 +91,8 @@ def _digits(path: str | None) -> ImageSource:
 
 @functools.lru_cache(maxsize=1)
 def _bundled_digits() -> ImageSource:
+    from sklearn.datasets import load_digits  # two seconds that other tasks need not wait
+
     pixels, labels = load_digits(return_X_y=True)
     return ImageSource("digits", torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels), 10, 8)
 
@@ -129,6 +130,8 @@ def _from_idx(name: str, pairs: tuple[tuple[Path, Path], ...]) -> ImageSource:
 
 @functools.lru_cache(maxsize=4)
 def _from_openml(name: str, openml: str, folders: tuple[Path, ...]) -> ImageSource:
+    from sklearn.datasets import fetch_openml
+
     try:
         pixels, labels = fetch_openml(
             openml, version=1, return_X_y=True, as_frame=False, n_retries=1, parser="liac-arff"
