@@ -59,11 +59,12 @@ template <class S> struct Adjoint : Trainer<S> {
         }
     }
     teaching = memory.take(B * widest);
-    S **const sides[] = {&pulling.columns, &pulling.rows, &pulling.by_column, &pulling.by_row};
+    S **const sides[] = {&pulling.anchor, &pulling.met, &pulling.mixed, &pulling.back};
     for (S **side : sides) *side = memory.take(monomials * B * widest);
     pulling.share = memory.take(B * widest), pulling.induced = memory.take(weights);
     pulling.turned = memory.take(weights);
     pulling.pointers = memory.template many<const S *>(monomials + 1);
+    pulling.others = memory.template many<const S *>(monomials + 1);
   }
 
   void back(i64 r) {

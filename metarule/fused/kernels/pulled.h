@@ -13,8 +13,18 @@ template <class S> struct Weights {
 
 // Memory for the way back through one projection's update.
 template <class S> struct Pulling {
-  S *columns, *rows, *by_column, *by_row, *share, *induced, *turned;
-  const S **pointers;
+  S *anchor, *met, *mixed, *back, *share, *induced, *turned;
+  const S **pointers, **others;
+};
+
+// One side of a group: its monomials, what is known there and where its gradients go. Coefficients of monomials that
+// follow one another are `apart`.
+template <class S> struct Side {
+  i64 count, apart;
+  const std::int8_t *powers, *is;
+  const End<S> &end;
+  S *const *to;
+  i64 length(i64 B) const { return B * end.ld; }
 };
 
 template <class S> inline S dot(const S *a, const S *b, i64 size) {
@@ -73,51 +83,63 @@ template <class S> bool wanted(const std::int8_t *powers, S *const *to) {
   return false;
 }
 
+template <class S> bool wanted(const Side<S> &side) {
+  for (i64 k = 0; k < side.count; ++k)
+    if (wanted(side.powers + k * FACTORS, side.to)) return true;
+  return false;
+}
+
 // One group's part: from H (I, ld), the gradient in the sum of its products. Returns <H, sum of products>.
+// The monomials of one side, the anchor, meet H and so find the coefficients' gradients and those of the other side; the
+// anchor's own take as many products again, by the other side's monomials summed in activation space.
 template <class S>
 double pulled_group(const Group &group, i64 run, S scale, i64 B, i64 I, const S *H, const End<S> &row, S *const *to_row,
                     const End<S> &column, S *const *to_column, S *free, Pulling<S> &own) {
   const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
-  const i64 wide = B * column.ld, tall = B * row.ld;
-  const auto gathered = [&](S *stack, i64 count, i64 size, const std::int8_t *powers, const std::int8_t *is,
-                            const End<S> &end) {
-    for (i64 k = 0; k < count; ++k)
-      __builtin_memcpy(stack + k * size, monomial(powers + k * FACTORS, is[k], end, B, free), size * sizeof(S));
+  double *gradient = group.coefficient_gradient + run * group.rows * group.columns;
+  const Side<S> rows{group.rows, group.columns, group.row, group.row_is, row, to_row};
+  const Side<S> columns{group.columns, 1, group.column, group.column_is, column, to_column};
+  const bool by_rows = rows.count * (1 + wanted(rows)) < columns.count * (1 + wanted(columns));
+  const Side<S> &anchor = by_rows ? rows : columns, &other = by_rows ? columns : rows;
+  const auto met = [&](bool from_rows, i64 count, const S *values, S *found) {
+    if (from_rows) return multiplied<S>(B * count, column.ld, I, values, row.ld, H, column.ld, found, column.ld);
+    driven<S>(B * count, I, column.ld, values, column.ld, H, column.ld, found, row.ld, own.turned);
   };
-  gathered(own.columns, group.columns, wide, group.column, group.column_is, column);
-  gathered(own.rows, group.rows, tall, group.row, group.row_is, row);
-  driven<S>(B * group.columns, I, column.ld, own.columns, column.ld, H, column.ld, own.by_column, row.ld, own.turned);
+  const i64 here = anchor.length(B), there = other.length(B);
+  for (i64 k = 0; k < anchor.count; ++k)
+    __builtin_memcpy(own.anchor + k * here, monomial(anchor.powers + k * FACTORS, anchor.is[k], anchor.end, B, free),
+                     here * sizeof(S));
+  for (i64 m = 0; m < other.count; ++m) {
+    own.others[m] = monomial(other.powers + m * FACTORS, other.is[m], other.end, B, free);
+    if (own.others[m] == free) free += there;
+  }
+  met(by_rows, anchor.count, own.anchor, own.met);
   double induced = 0;
-  for (i64 k = 0; k < group.rows; ++k) {
-    bool first = true;
-    for (i64 m = 0; m < group.columns; ++m) {
-      if (!group.used[k * group.columns + m]) continue;
-      const S *by_column = own.by_column + m * tall;
-      const S weight = c[k * group.columns + m] * scale / S(B);
+  for (i64 k = 0; k < anchor.count; ++k)
+    for (i64 m = 0; m < other.count; ++m) {
+      const i64 pair = k * anchor.apart + m * other.apart;
+      if (!group.used[pair]) continue;
       double product = 0;
-      for (i64 b = 0; b < B; ++b) {
-        const i64 at = b * row.ld;
-        product += dot(own.rows + k * tall + at, by_column + at, padded<S>(I));
-        for (i64 n = at; n < at + padded<S>(I); n += lanes<S>)
-          store(own.share + n, first ? load(by_column + n) * weight : load(own.share + n) + load(by_column + n) * weight);
-      }
-      first = false;
+      for (i64 b = 0; b < B; ++b)
+        product += dot(own.met + k * there + b * other.end.ld, own.others[m] + b * other.end.ld, padded<S>(other.end.size));
       product /= double(B);
-      group.coefficient_gradient[(run * group.rows + k) * group.columns + m] += double(scale) * product;
-      induced += double(c[k * group.columns + m]) * product;
+      gradient[pair] += double(scale) * product;
+      induced += double(c[pair]) * product;
     }
-    if (!first) pushed(group.row + k * FACTORS, group.row_is[k], row, to_row, B, own.share);
+  for (i64 k = 0; k < anchor.count; ++k) own.pointers[k] = own.met + k * there;
+  for (i64 m = 0; m < other.count; ++m) {
+    if (!wanted(other.powers + m * FACTORS, other.to)) continue;
+    mixed<S>(anchor.count, own.pointers, c + m * other.apart, group.used + m * other.apart, anchor.apart, scale / S(B),
+             there, own.share);
+    pushed(other.powers + m * FACTORS, other.is[m], other.end, other.to, B, own.share);
   }
-  bool any = false;
-  for (i64 m = 0; m < group.columns; ++m) any = any || wanted(group.column + m * FACTORS, to_column);
-  if (!any) return induced;
-  multiplied<S>(B * group.rows, column.ld, I, own.rows, row.ld, H, column.ld, own.by_row, column.ld);
-  for (i64 m = 0; m < group.columns; ++m) {
-    if (!wanted(group.column + m * FACTORS, to_column)) continue;
-    for (i64 k = 0; k < group.rows; ++k) own.pointers[k] = own.by_row + k * wide;
-    mixed<S>(group.rows, own.pointers, c + m, group.used + m, group.columns, scale / S(B), wide, own.share);
-    pushed(group.column + m * FACTORS, group.column_is[m], column, to_column, B, own.share);
-  }
+  if (!wanted(anchor)) return induced;
+  for (i64 k = 0; k < anchor.count; ++k)
+    mixed<S>(other.count, own.others, c + k * anchor.apart, group.used + k * anchor.apart, other.apart, scale / S(B),
+             there, own.mixed + k * there);
+  met(!by_rows, anchor.count, own.mixed, own.back);
+  for (i64 k = 0; k < anchor.count; ++k)
+    pushed(anchor.powers + k * FACTORS, anchor.is[k], anchor.end, anchor.to, B, own.back + k * here);
   return induced;
 }
 
