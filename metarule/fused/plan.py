@@ -42,7 +42,10 @@ class Spelled:
         self.found: list[tuple[str, Table | None, Tensor]] = []
         network: Network = learner.network
         self.served = served(learner)
-        self.reads = {name: self._read(p) for name, p in self.served.items()}
+        self.listed = {name: listed(learner, p, columns) for name, p in self.served.items()}
+        self.reads = {
+            name: frozenset().union(*(term.factors for term in found.terms)) for name, found in self.listed.items()
+        }
         self.errors = errors_read(network, learner.credit.crossing, self.reads)
         first = next(iter(state["weights"].values()))
         self.runs, self.dtype = len(first), first.dtype
@@ -96,14 +99,11 @@ class Spelled:
             return f"{self.learner.network.output_name}=>{projection.source}"
         return feedback_name(projection) if crossing in ("own", "own_taught", "signs_of_own") else None
 
-    def _read(self, projection: Projection) -> frozenset[str]:
-        return frozenset().union(*(term.factors for term in listed(self.learner, projection, self.columns).terms))
-
     def _spelled(self, name: str, turned: bool) -> layout.Rule:
         if name not in self.served:
             return layout.Rule()
         learner, projection = self.learner, self.served[name]
-        terms, coefficients = listed(learner, projection, self.columns)
+        terms, coefficients = self.listed[name]
         model = plain(learner, projection)
         groups = [
             layout.Group(

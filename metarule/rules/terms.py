@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 
 from metarule.collect import check_chosen, unknown
@@ -47,6 +48,10 @@ class Terms(LinearRule):
 
     @property
     def params(self) -> tuple[Param, ...]:
+        return self._params
+
+    @functools.cached_property  # an engine asks at every projection of every block
+    def _params(self) -> tuple[Param, ...]:
         switches = tuple(Param(switch_of(name), start=1.0, choices=SWITCH) for name in self.terms if self.switches)
         when = {name: ((switch_of(name), SWITCH[1:]),) if self.switches else () for name in self.terms}
         numbers = [
