@@ -9,7 +9,7 @@ import pytest
 import torch
 from building import address, fitting_learner, random_theta, train
 from test_adjoint import ABLE, DECAYING, FOUR, decaying_rows
-from test_fused import THREE, needs_kernel
+from test_fused import READABLE, THREE, needs_kernel
 
 from metarule.adjoint import fused, parts, pulled
 from metarule.adjoint.walk import rebuildable
@@ -19,13 +19,14 @@ from metarule.credit.direct_feedback_alignment import DirectFeedbackAlignment
 from metarule.credit.feedback_alignment import FeedbackAlignment
 from metarule.credit.kolen_pollack import KolenPollack
 from metarule.inner import Fused, Reference, Runs
-from metarule.learner import ANY, Learner
+from metarule.learner import ANY, Learner, always_one
 from metarule.network import Network
 from metarule.nonlinearities import NONLINEARITIES, OUTPUTS
 from metarule.rules.terms import Terms
 from metarule.synapses.sgd import Sgd
 from metarule.tasks.digits import Digits
 from metarule.tasks.few_shot import FewShot
+from metarule.terms import TERMS
 
 pytestmark = needs_kernel
 
@@ -96,6 +97,30 @@ def test_it_is_right_for_every_nonlinearity_and_output(activation, output, bias,
     for credit in (Backprop(), FeedbackAlignment(), DirectFeedbackAlignment()):
         agrees(Learner(network, credit, {"forward": everything}, {ANY: Sgd()}), task=task, tame=0.002, steps=5)
     assert len(trips) == 3
+
+
+def now_and_then(step):
+    return {"input->hidden1": 0.0, "hidden1->hidden2": 0.25} if step % 3 == 1 else {"forward": 0.5}
+
+
+RULES = {
+    "fewer rows": THREE,
+    "fewer columns": Terms(("error_pre", "post_pre", "feedback_pre")),
+    "many of both": Terms(tuple(name for name in READABLE if "weight" not in TERMS[name].factors)),
+    "one pair": Terms(("error_pre",)),
+}
+
+
+@pytest.mark.parametrize("schedule", [always_one, now_and_then])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_it_is_right_for_single_events_whatever_meets_at_a_synapse(rule, schedule, trips):
+    # wide enough for several rows at a time, and some left over
+    network = Network.chain((64, 19, 9, 10), bias=True)
+    for credit in (FeedbackAlignment(), Backprop()):
+        learner = Learner(network, credit, {"forward": rule}, {ANY: Sgd()}, schedule=schedule)
+        agrees(learner, batch=1, tame=0.01)
+        agrees(learner, batch=1, tame=0.01, score_at=(3, 7))
+    assert len(trips) == 2
 
 
 @pytest.mark.parametrize("events", [1, 2, 5])

@@ -10,6 +10,7 @@ template <class S> struct Gradients {
   S *weight, *velocity, *feedback, *feedback_velocity, *reconstruction;
   const S *velocity_after, *feedback_velocity_after;  // as they were after the step
   S kept, feedback_kept;                              // how much of itself a step leaves of a weight
+  Pending<S> pending;
 };
 
 template <class S> struct Adjoint : Trainer<S> {
@@ -49,6 +50,9 @@ template <class S> struct Adjoint : Trainer<S> {
       g.velocity = p.rule.velocity ? memory.take(size) : nullptr;
       g.feedback = p.feedback_rule.plastic ? memory.take(back) : nullptr;
       g.feedback_velocity = p.feedback_rule.velocity ? memory.take(back) : nullptr;
+      g.pending.count = 0;
+      for (i64 k = 0; B == 1 && k < PAIRS; ++k)
+        g.pending.left[k] = memory.take(at[l + 1].ld), g.pending.right[k] = memory.take(at[l].ld);
       weights = size > weights ? size : weights, weights = back > weights ? back : weights;
       const Rule *const rules[] = {&p.rule, &p.feedback_rule};
       for (const Rule *rule : rules)
@@ -65,6 +69,8 @@ template <class S> struct Adjoint : Trainer<S> {
     pulling.turned = memory.take(weights);
     pulling.pointers = memory.template many<const S *>(monomials + 1);
     pulling.others = memory.template many<const S *>(monomials + 1);
+    pulling.in = memory.template many<const S *>(2 * monomials);
+    pulling.out = memory.template many<S *>(2 * monomials);
   }
 
   void back(i64 r) {
@@ -84,7 +90,7 @@ template <class S> struct Adjoint : Trainer<S> {
       for (i64 l = 0; l < L; ++l) through_rules(l, r, t);
       for (i64 l = 0; l < L; ++l)
         if (plan.projection[l].error_below) through_errors(l);
-      through_activity();
+      through_activity(t);
     }
   }
 
@@ -132,15 +138,18 @@ template <class S> struct Adjoint : Trainer<S> {
     g.kept = g.feedback_kept = 1;
     if (p.rule.plastic && p.rule.schedule[t] != 0) {
       this->sum_events(l);
-      if (!plan.keeps_weights)
+      // of a single event the weights are passed over once, after the rule: see below
+      const bool late = !plan.keeps_weights && B == 1 && passing(p.rule), reads_back = reconstructs(p.rule);
+      if (!plan.keeps_weights && !late)
         rebuilt<S>(p.rule, r, t, B, s.weight, target.size, this->post_end(l), this->pre_end(l), scratch);
       std::memset(event_gradients, 0, 3 * B * sizeof(S));
       S *const post[FACTORS] = {to[l + 1].rate, to[l + 1].error, to[l + 1].feedback, to[l + 1].gain, total, agreement,
                                 match, nullptr, nullptr, nullptr};
       S *const pre[FACTORS] = {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, l ? to[l].rate : nullptr,
                                to[l].error, g.reconstruction};
-      g.kept = pulled<S>(p.rule, r, t, B, {target.size, s.weight, s.velocity, g.velocity_after, g.weight, g.velocity},
-                         this->post_end(l), post, this->pre_end(l), pre, scratch, pulling);
+      g.kept = pulled<S>(
+          p.rule, r, t, B, {target.size, s.weight, s.velocity, g.velocity_after, g.weight, g.velocity, &g.pending},
+          this->post_end(l), post, this->pre_end(l), pre, scratch, pulling);
       for (i64 b = 0; b < B; ++b) {
         const i64 i = b * target.ld, j = b * source.ld;
         if (p.rule.reads[TOTAL_POST])
@@ -159,11 +168,13 @@ template <class S> struct Adjoint : Trainer<S> {
       if (p.rule.reads[GAIN] && l + 1 < L)
         bent<S>(target.activation, S(plan.beta), B * target.ld, target.rate, target.gain, to[l + 1].gain, nullptr,
                 to[l + 1].rate);
-      if (p.rule.reads[RECONSTRUCTION] || p.rule.reads[AGREEMENT]) {
+      if (late)
+        rebuilt<S>(p.rule, r, t, B, s.weight, target.size, this->post_end(l), this->pre_end(l), scratch,
+                   reads_back ? g.reconstruction : nullptr, teaching);
+      else if (reads_back)
         driven<S>(B, target.size, source.ld, g.reconstruction, source.ld, s.weight, source.ld, teaching, target.ld,
                   pulling.turned);
-        add(target, teaching, to[l + 1].rate);
-      }
+      if (reads_back) add(target, teaching, to[l + 1].rate);
     }
     if (p.feedback_rule.plastic && p.feedback_rule.schedule[t] != 0) {
       this->sum_feedback_events(l);
@@ -177,7 +188,8 @@ template <class S> struct Adjoint : Trainer<S> {
                                 nullptr};
       g.feedback_kept = pulled<S>(
           p.feedback_rule, r, t, B,
-          {target.size, s.feedback, s.feedback_velocity, g.feedback_velocity_after, g.feedback, g.feedback_velocity},
+          {target.size, s.feedback, s.feedback_velocity, g.feedback_velocity_after, g.feedback, g.feedback_velocity,
+           nullptr},
           this->feedback_pre_end(l), pre, this->feedback_post_end(l), post, scratch, pulling);
       for (i64 b = 0; p.feedback_rule.reads[TOTAL_POST] && b < B; ++b)
         for (i64 n = 0; n < source.size; ++n) to[l].rate[b * source.ld + n] += total[b];
@@ -201,7 +213,7 @@ template <class S> struct Adjoint : Trainer<S> {
   }
 
   // The rest, from the output down: what each rate and each weight did to what lies above.
-  void through_activity() {
+  void through_activity(i64 t) {
     const Population<S> &output = at[L];
     if (plan.y)
       for (i64 n = 0; n < B * output.ld; n += lanes<S>)
@@ -214,7 +226,7 @@ template <class S> struct Adjoint : Trainer<S> {
         for (i64 n = 0; n < B * p.ld; n += lanes<S>)
           store(p.drive + n, load(p.drive + n) + load(p.rate + n) * load(at[l].gain + n));
       this->fill(at[l], p.drive, 0);
-      change_gradients(l - 1);
+      change_gradients(l - 1, t);
       if (l > 1)
         multiplied<S>(B, at[l - 1].ld, p.size, p.drive, p.ld, between[l - 1].weight, at[l - 1].ld, to[l - 1].rate,
                       at[l - 1].ld, false);
@@ -239,19 +251,28 @@ template <class S> struct Adjoint : Trainer<S> {
     }
   }
 
-  // The gradients of a projection's weights, by all that they had a part in.
-  void change_gradients(i64 l) {
+  // The gradients of a projection's weights, by all that they had a part in; before the first step, those asked for.
+  void change_gradients(i64 l, i64 t) {
     const Projection &p = plan.projection[l];
     const Population<S> &source = at[l], &target = at[l + 1];
     Gradients<S> &g = around[l];
-    const S *left[3] = {to[l + 1].drive}, *right[3] = {source.rate};
+    const S *left[PAIRS] = {to[l + 1].drive}, *right[PAIRS] = {source.rate};
     i64 pairs = 1;
-    if (p.rule.reads[RECONSTRUCTION] || p.rule.reads[AGREEMENT])
+    if (reconstructs(p.rule))
       left[pairs] = target.rate, right[pairs++] = g.reconstruction;
     if (p.crossing == TRANSPOSED && p.error_below) left[pairs] = target.error, right[pairs++] = to[l].feedback;
-    if (g.weight) scaled_sum(g.weight, g.kept, target.size, source.ld, {pairs, B, left, target.ld, right, source.ld});
+    const bool to_weight = g.weight && (t || p.weight_gradient), to_feedback = g.feedback && (t || p.feedback_gradient);
+    if (to_weight && t && B == 1 && passing(p.rule) && p.rule.schedule[t - 1] != 0) {
+      g.pending.count = pairs;  // the step before reads the gradient, and adds these first
+      for (i64 k = 0; k < pairs; ++k) {
+        std::memcpy(g.pending.left[k], left[k], target.ld * sizeof(S));
+        std::memcpy(g.pending.right[k], right[k], source.ld * sizeof(S));
+      }
+    } else if (to_weight) {
+      scaled_sum(g.weight, g.kept, target.size, source.ld, {pairs, B, left, target.ld, right, source.ld});
+    }
     left[0] = target.error, right[0] = to[l].feedback;
-    if (g.feedback)
+    if (to_feedback)
       scaled_sum(g.feedback, g.feedback_kept, target.size, source.ld,
                  {p.error_below, B, left, target.ld, right, source.ld});
   }

@@ -39,6 +39,9 @@ struct Rule {
   double *missed;  // R 2, of a round trip: squared distance of rebuilt weights from the first ones, squared norm of these
 };
 
+// Whether a rule reads what the weights make of the post side.
+inline bool reconstructs(const Rule &rule) { return rule.reads[RECONSTRUCTION] || rule.reads[AGREEMENT]; }
+
 // From one population of the chain to the next.
 struct Projection {
   i64 inputs, outputs, bias;

@@ -1,20 +1,31 @@
 // The way back through the change of one projection's weights.
 #pragma once
+#include "once.h"
 #include "update.h"
 
 namespace VARIANT {
+
+constexpr i64 PAIRS = 3;  // of factors that a step adds to the gradient in a projection's weights, at most
+
+// What is yet to be added to a gradient: the sum of left right^T.
+template <class S> struct Pending {
+  i64 count;
+  S *left[PAIRS], *right[PAIRS];
+};
 
 // One projection's weights (I, ld) at a step and the gradients of the loss in them, before and after.
 template <class S> struct Weights {
   i64 I;
   const S *weight, *velocity, *velocity_after;
   S *gradient, *velocity_gradient;
+  Pending<S> *pending;
 };
 
 // Memory for the way back through one projection's update.
 template <class S> struct Pulling {
   S *anchor, *met, *mixed, *back, *share, *induced, *turned;
-  const S **pointers, **others;
+  const S **pointers, **others, **in;
+  S **out;
 };
 
 // One side of a group: its monomials, what is known there and where its gradients go. Coefficients of monomials that
@@ -37,11 +48,16 @@ inline bool pure_decay(const Group &group) {
   return group.power == 1 && group.rows == 1 && group.columns == 1 && empty(group.row) && empty(group.column);
 }
 
-// The weights before a step from those after it. Only for rules whose change holds the weights no other way than in
-// pure decay, and without a velocity.
+// Whether the way back through a rule needs the gradient in the weights once, and the weights not at all.
+inline bool passing(const Rule &rule) {
+  return !rule.velocity && rule.decay == 0 && rule.groups == 1 && rule.group[0].power == 0;
+}
+
+// The weights before a step from those after it, and d = W x where x is asked for, of a single event. Only for rules
+// whose change holds the weights no other way than in pure decay, and without a velocity.
 template <class S>
 void rebuilt(const Rule &rule, i64 run, i64 step, i64 B, S *W, i64 I, const End<S> &row, const End<S> &column,
-             Scratch<S> &scratch) {
+             Scratch<S> &scratch, const S *x = nullptr, S *d = nullptr) {
   const S rate = static_cast<const S *>(rule.rate)[run] * S(rule.schedule[step]);
   S kept = 1 - rate * S(rule.decay), *free = scratch.sides;
   for (i64 g = 0; g < rule.groups; ++g)
@@ -52,6 +68,8 @@ void rebuilt(const Rule &rule, i64 run, i64 step, i64 B, S *W, i64 I, const End<
     const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
     if (!pure_decay(group)) stacked = factored<S>(group, c, -rate / (kept * S(B)), row, column, B, free, scratch, stacked);
   }
+  if (B == 1 && kept == 1)
+    return at_once<S>(I, column.ld, W, column.ld, {stacked, scratch.a, scratch.b, x != nullptr, &x, &d, 0, nullptr, nullptr});
   for (i64 i = 0; i < I; ++i) scratch.keep[i] = 1 / kept;
   const Factors<S> f{stacked, B, scratch.a, row.ld, scratch.b, column.ld};
   product<S, true>(I, column.ld, f, W, column.ld, kept != 1 ? scratch.keep : nullptr, false);
@@ -89,12 +107,28 @@ template <class S> bool wanted(const Side<S> &side) {
   return false;
 }
 
+// A single event's part of the below: both sides' products with H, which first gets what it is yet to get.
+template <class S>
+void met_once(i64 I, i64 ld, S *H, bool by_rows, i64 count, i64 here, i64 there, bool turning, Pending<S> *pending,
+              Pulling<S> &own) {
+  const i64 back = turning ? count : 0, dots = by_rows ? back : count, sums = by_rows ? count : back;
+  for (i64 k = 0; k < count; ++k) {
+    own.in[k] = own.anchor + k * here, own.out[k] = own.met + k * there;
+    own.in[count + k] = own.mixed + k * there, own.out[count + k] = own.back + k * here;
+  }
+  const i64 to_dots = by_rows ? count : 0, to_sums = by_rows ? 0 : count;
+  at_once<S>(I, ld, H, ld,
+             {pending ? pending->count : 0, pending ? pending->left : nullptr, pending ? pending->right : nullptr, dots,
+              own.in + to_dots, own.out + to_dots, sums, own.in + to_sums, own.out + to_sums});
+  if (pending) pending->count = 0;
+}
+
 // One group's part: from H (I, ld), the gradient in the sum of its products. Returns <H, sum of products>.
 // The monomials of one side, the anchor, meet H and so find the coefficients' gradients and those of the other side; the
 // anchor's own take as many products again, by the other side's monomials summed in activation space.
 template <class S>
-double pulled_group(const Group &group, i64 run, S scale, i64 B, i64 I, const S *H, const End<S> &row, S *const *to_row,
-                    const End<S> &column, S *const *to_column, S *free, Pulling<S> &own) {
+double pulled_group(const Group &group, i64 run, S scale, i64 B, i64 I, S *H, const End<S> &row, S *const *to_row,
+                    const End<S> &column, S *const *to_column, S *free, Pending<S> *pending, Pulling<S> &own) {
   const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
   double *gradient = group.coefficient_gradient + run * group.rows * group.columns;
   const Side<S> rows{group.rows, group.columns, group.row, group.row_is, row, to_row};
@@ -113,7 +147,16 @@ double pulled_group(const Group &group, i64 run, S scale, i64 B, i64 I, const S 
     own.others[m] = monomial(other.powers + m * FACTORS, other.is[m], other.end, B, free);
     if (own.others[m] == free) free += there;
   }
-  met(by_rows, anchor.count, own.anchor, own.met);
+  const bool turning = wanted(anchor);
+  for (i64 k = 0; turning && k < anchor.count; ++k)
+    mixed<S>(other.count, own.others, c + k * anchor.apart, group.used + k * anchor.apart, other.apart, scale / S(B),
+             there, own.mixed + k * there);
+  if (B == 1) {
+    met_once<S>(I, column.ld, H, by_rows, anchor.count, here, there, turning, pending, own);
+  } else {
+    met(by_rows, anchor.count, own.anchor, own.met);
+    if (turning) met(!by_rows, anchor.count, own.mixed, own.back);
+  }
   double induced = 0;
   for (i64 k = 0; k < anchor.count; ++k)
     for (i64 m = 0; m < other.count; ++m) {
@@ -133,12 +176,7 @@ double pulled_group(const Group &group, i64 run, S scale, i64 B, i64 I, const S 
              there, own.share);
     pushed(other.powers + m * FACTORS, other.is[m], other.end, other.to, B, own.share);
   }
-  if (!wanted(anchor)) return induced;
-  for (i64 k = 0; k < anchor.count; ++k)
-    mixed<S>(other.count, own.others, c + k * anchor.apart, group.used + k * anchor.apart, other.apart, scale / S(B),
-             there, own.mixed + k * there);
-  met(!by_rows, anchor.count, own.mixed, own.back);
-  for (i64 k = 0; k < anchor.count; ++k)
+  for (i64 k = 0; turning && k < anchor.count; ++k)
     pushed(anchor.powers + k * FACTORS, anchor.is[k], anchor.end, anchor.to, B, own.back + k * here);
   return induced;
 }
@@ -151,7 +189,7 @@ S pulled(const Rule &rule, i64 run, i64 step, i64 B, const Weights<S> &w, const 
   const double schedule = rule.schedule[step];
   const S rate = static_cast<const S *>(rule.rate)[run] * S(schedule), scale = w.velocity ? S(1) : rate;
   const i64 ld = column.ld, all = padded<S>(w.I) * ld;  // rows of zeros too: products read them
-  const S *K = w.gradient;  // of the loss in the change before it is scaled
+  S *K = w.gradient;        // of the loss in the change before it is scaled
   double moved = 0;         // <gradient, what the rate multiplies>
   if (w.velocity) {
     S *made = own.induced;
@@ -178,10 +216,11 @@ S pulled(const Rule &rule, i64 run, i64 step, i64 B, const Weights<S> &w, const 
       induced += double(c[0]) * product, share += c[0];
       continue;
     }
-    const S *H = K;
+    S *H = K;
     for (i64 power = 0; power < group.power; ++power, H = scratch.group)
       for (i64 n = 0; n < all; n += lanes<S>) store(scratch.group + n, load(H + n) * load(w.weight + n));
-    induced += pulled_group<S>(group, run, scale, B, w.I, H, row, to_row, column, to_column, scratch.sides, own);
+    induced += pulled_group<S>(group, run, scale, B, w.I, H, row, to_row, column, to_column, scratch.sides, w.pending,
+                                own);
     if (!group.power) continue;
     S *free = scratch.sides;
     const i64 count = factored<S>(group, c, S(group.power) * scale / S(B), row, column, B, free, scratch, 0);

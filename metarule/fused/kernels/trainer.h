@@ -112,7 +112,7 @@ template <class S> struct Trainer {
       each(at[l + 1].rate, B * at[l + 1].ld);
       if (p.rule.reads[MATCH]) each(at[l + 1].drive, B * at[l + 1].ld);
       if (p.error_below) each(at[l].feedback, B * at[l].ld);
-      if (p.rule.reads[RECONSTRUCTION] || p.rule.reads[AGREEMENT]) each(between[l].reconstruction, B * at[l].ld);
+      if (reconstructs(p.rule)) each(between[l].reconstruction, B * at[l].ld);
     }
   }
   // What a step changes.
@@ -357,7 +357,7 @@ template <class S> struct Trainer {
     const Population<S> &source = at[l], &target = at[l + 1];
     const Rule &rule = p.rule;
     if (rule.plastic && rule.schedule[t] != 0) {
-      if (rule.reads[RECONSTRUCTION] || rule.reads[AGREEMENT])
+      if (reconstructs(rule))
         multiplied<S>(B, source.ld, target.size, target.rate, target.ld, s.weight, source.ld, s.reconstruction,
                       source.ld);
       if (rule.reads[GAIN] && l + 1 < L)
