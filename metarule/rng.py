@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -52,7 +53,7 @@ class Noise:
 
     def at(self, *labels: Label) -> Noise:
         """The stream at a deeper address; costs nothing until it is drawn from."""
-        return replace(self, labels=self.labels + labels)
+        return Noise(self.keys, self.index, self.dtype, self.labels + labels)
 
     def to(self, device: torch.device) -> Noise:
         """The same stream, drawn on a device."""
@@ -109,11 +110,14 @@ class Noise:
 
 def noise_for(addresses: Iterable[tuple[Label, ...]], dtype: torch.dtype = torch.float64) -> Noise:
     """One stream per run from a list of addresses, one per run; equal addresses share their draws."""
-    keys: dict[int, int] = {}
-    index = []
-    for address in addresses:
-        index.append(keys.setdefault(_label_key(address), len(keys)))
-    return Noise(torch.tensor(list(keys), dtype=torch.int64), torch.tensor(index), dtype)
+    places: dict[tuple[Label, ...], int] = {}
+    index = [places.setdefault(address, len(places)) for address in addresses]
+    return Noise(_integers(map(_label_key, places)), _integers(index), dtype)
+
+
+def _integers(values: Iterable[int]) -> Tensor:
+    held = array("q", values)  # a tensor made of a list looks at every number for its type
+    return torch.frombuffer(held, dtype=torch.int64) if held else torch.empty(0, dtype=torch.int64)
 
 
 @functools.lru_cache(maxsize=65536)
