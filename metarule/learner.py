@@ -194,20 +194,38 @@ class Learner:
         """Each part's own full-width rows; raises ValueError where theta has another width than `params`."""
         if theta.shape[1] != len(self.params):
             raise ValueError(f"theta has {theta.shape[1]} columns; this learner has {len(self.params)} parameters")
-        place = {param.name: column for column, param in enumerate(self.params)}
+        columns, count = theta.unbind(1), theta.shape[0]
 
-        def rows(owner: str, params: tuple[Param, ...]) -> Tensor:
-            parts = []
-            for param in params:
-                name = f"{owner}.{param.name}"
-                fixed = self._values.get(name)
-                parts.append(theta[:, place[name]] if fixed is None else theta.new_full((len(theta),), fixed))
-            return torch.stack(parts, dim=1) if parts else theta.new_zeros(len(theta), 0)
+        def rows(names: tuple[str, ...]) -> Tensor:
+            parts = [
+                columns[self._places[name]] if name in self._places else theta.new_full((count,), self._values[name])
+                for name in names
+            ]
+            return torch.stack(parts, dim=1) if parts else theta.new_zeros(count, 0)
 
+        credit, rules, synapses = self._names
         return Columns(
-            rows("credit", self.credit.params),
-            {key: rows(owner_of("rule", key), rule.params) for key, rule in self.rules.items()},
-            {key: rows(owner_of("synapse", key), synapse.params) for key, synapse in self._serving.items()},
+            rows(credit),
+            {key: rows(names) for key, names in rules.items()},
+            {key: rows(names) for key, names in synapses.items()},
+        )
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        """Parameter -> its column of theta."""
+        return {param.name: column for column, param in enumerate(self.params)}
+
+    @functools.cached_property
+    def _names(self) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+        """The parameters of each part, fixed ones included: the credit assignment's, and by rule and synapse key."""
+
+        def named(owner: str, params: tuple[Param, ...]) -> tuple[str, ...]:
+            return tuple(f"{owner}.{param.name}" for param in params)
+
+        return (
+            named("credit", self.credit.params),
+            {key: named(owner_of("rule", key), rule.params) for key, rule in self.rules.items()},
+            {key: named(owner_of("synapse", key), synapse.params) for key, synapse in self._serving.items()},
         )
 
     def init(self, columns: Columns, noise: Noise, given: Mapping[str, Tensor] | None = None) -> State:

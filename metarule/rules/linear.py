@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import sympy
 from jaxtyping import Float
 from torch import Tensor
@@ -39,7 +41,7 @@ class LinearRule(Rule):
 
     def term_units(self, shape: Shape) -> tuple[float, ...]:
         """Raw coefficient that a normalised 1 stands for, per term."""
-        return tuple(term.scale(*shape) for term in self.weighted)
+        return _units(self.weighted, shape)
 
     def coefficients(self, theta: Float[Tensor, "R P"]) -> Float[Tensor, "R K"]:
         """The coefficient of every term, in units of theta."""
@@ -69,3 +71,8 @@ class LinearRule(Rule):
     def equation(self, theta: Float[Tensor, "P"], shape: Shape) -> sympy.Expr:
         terms, coefficients = self.listed(theta[None], shape)
         return equation(terms, coefficients[0].tolist())
+
+
+@functools.lru_cache(maxsize=1024)
+def _units(terms: tuple[Term, ...], shape: Shape) -> tuple[float, ...]:
+    return tuple(term.scale(*shape) for term in terms)
