@@ -187,8 +187,8 @@ class Workload(Task):
         return self.cell.sizes[-1]
 
     def sample(self, noise: Noise, batch: int) -> Episode:
-        places = (noise.keys[:, None] == self.data.keys).int().argmax(1)[noise.index]
-        return _Episode(self.data, self.data.order[places], self.data.asked[places])
+        places = (noise.keys[:, None] == self.data.keys).int().argmax(1).index_select(0, noise.index)
+        return _Episode(self.data, self.data.order.index_select(0, places), self.data.asked.index_select(0, places))
 
     def held_out(self) -> Task:
         return self

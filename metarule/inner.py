@@ -350,20 +350,18 @@ def gathered(parts: list[BlockOutcome], asked: Question) -> Outcome:
     """The outcome of all blocks, in the order of their runs; where a run diverged its loss is +inf."""
     task, runs, steps, objectives, _ = asked
     shape = (len(runs.candidates), len(runs.episodes))
-    scores = {name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores}
-    failed = ~torch.isfinite(scores[next(iter(task.metrics))])
-    loss = torch.stack([-scores[name] if task.metrics[name] == "max" else scores[name] for name in objectives], dim=-1)
-    loss = loss.masked_fill(failed[:, None], math.inf).reshape(*shape, len(objectives))
-    # a diverged run answers nothing: its accuracy is 0
-    lost = {"min": math.inf, "max": 0.0}
-    scores = {
-        name: value.masked_fill(failed, lost[task.metrics[name]]).reshape(shape) for name, value in scores.items()
-    }
+    scores = {name: _joined([part.scores[name] for part in parts]) for name in parts[0].scores}
     grads = [part.grad for part in parts if part.grad is not None]
-    grad = None
-    if grads:
-        rows = torch.cat(grads).to(torch.float64).masked_fill(failed[:, None], math.nan)
-        grad = rows.reshape(*shape, -1).mean(1)
+    rows = _joined(grads).to(torch.float64) if grads else None
+    loss = torch.stack([-scores[name] if task.metrics[name] == "max" else scores[name] for name in objectives], dim=-1)
+    leading = scores[next(iter(task.metrics))]
+    if not math.isfinite(leading.sum()):  # one number says that none of them diverged
+        failed = ~torch.isfinite(leading)
+        loss = loss.masked_fill(failed[:, None], math.inf)
+        # a diverged run answers nothing: its accuracy is 0
+        lost = {"min": math.inf, "max": 0.0}
+        scores = {name: value.masked_fill(failed, lost[task.metrics[name]]) for name, value in scores.items()}
+        rows = None if rows is None else rows.masked_fill(failed[:, None], math.nan)
     carries = [part.carry for part in parts if part.carry is not None]
     records = [part.record for part in parts if part.record is not None]
     record = None
@@ -371,7 +369,19 @@ def gathered(parts: list[BlockOutcome], asked: Question) -> Outcome:
         series = {name: torch.cat([each.series[name] for each in records]) for name in records[0].series}
         record = Recording(records[0].steps, series)
     engine = ", ".join(dict.fromkeys(part.engine for part in parts))
-    return Outcome(loss, scores, steps, grad, tree.joined(carries) if carries else None, record, engine)
+    return Outcome(
+        loss.reshape(*shape, len(objectives)),
+        {name: value.reshape(shape) for name, value in scores.items()},
+        steps,
+        None if rows is None else rows.reshape(*shape, -1).mean(1),
+        tree.joined(carries) if carries else None,
+        record,
+        engine,
+    )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 ENGINES: dict[str, Callable[[int | None, torch.dtype, int | None, Map], Inner]] = {

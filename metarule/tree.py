@@ -25,7 +25,10 @@ def rebuilt(state: State, tensors: list[Tensor]) -> State:
 
 def mapped(state: State, function: Callable[[Tensor], Tensor]) -> State:
     """A state whose tensors went through `function`."""
-    return rebuilt(state, [function(leaf) for leaf in leaves(state)])
+    return {
+        name: mapped(part, function) if isinstance(part, dict) else function(part)
+        for name, part in sorted(state.items())
+    }
 
 
 def selected(state: State, runs: slice | Tensor) -> State:
