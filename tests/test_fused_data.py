@@ -56,6 +56,12 @@ class Beyond(DigitsEpisode):
         return Rows(x, x_rows + 10_000, y, y_rows)
 
 
+class Short(DigitsEpisode):
+    def rows(self, steps):
+        x, x_rows, y, _ = super().rows(steps)
+        return Rows(x, x_rows, y, x_rows)  # the very indices of the images, for a table of 10 targets
+
+
 class Unknown(DigitsEpisode):
     def asked(self):
         asked = super().asked()
@@ -70,6 +76,7 @@ class Unknown(DigitsEpisode):
         (DigitsEpisode, {"outputs": 4}, "names 0 to 9 of 4 units of the output"),
         (Dimmed, {"outputs": 11}, "gives 10 numbers per event to the 11 units of 'output'"),
         (Beyond, {}, "of 1797 rows of a table"),
+        (Short, {}, "of 10 rows of a table"),
         (Unknown, {}, "names -1 to 8 of 10 units of the output; it counts them from 0 to 9"),
     ],
 )

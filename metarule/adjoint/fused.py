@@ -64,7 +64,7 @@ class FusedWalk(Walk):
         tape = []
         for each in parts(self.world, steps):
             part = each._replace(keeps_weights=keep_weights)
-            plan = spelled.plan(part.rates, part.plan)
+            plan = spelled.plan(part.schedules, part.plan)
             length = self.kernel.tape(ctypes.byref(plan), spelled.dtype == torch.float64, self.kernel.place)
             if length < 0:
                 raise MemoryError(NO_MEMORY)
@@ -96,7 +96,7 @@ class FusedWalk(Walk):
         called(self.kernel.round_trip, self.kernel, spelled, part)
         _collect(spelled, found.coefficients, found.rates)
         assert part.answers is not None
-        return RoundTrip(scores.classified(*part.answers), found, missed)
+        return RoundTrip(scores.classified(*part.answers.mean(dim=-1)), found, missed)
 
 
 def _collect(spelled: Spelled, coefficients: dict[str, Tensor], rates: dict[str, Tensor]) -> None:

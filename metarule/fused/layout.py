@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from ctypes import POINTER, Structure, c_double, c_int8, c_int64, c_void_p
 from typing import Any
 
@@ -103,3 +104,13 @@ class Plan(Structure):
 def numbers(kind: Any, values: list[float] | list[int]) -> ctypes.Array:
     """A C array of some values."""
     return (kind * len(values))(*values)
+
+
+def repeated(value: float, count: int) -> ctypes.Array:
+    """A C array of doubles that holds one value so many times."""
+    return (c_double * count).from_buffer(array("d", [value]) * count)
+
+
+def copied(structures: ctypes.Array) -> ctypes.Array:
+    """An array of structures to fill in; what these point to already lives as long as those that are copied."""
+    return type(structures).from_buffer_copy(structures)

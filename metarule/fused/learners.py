@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +18,20 @@ from metarule.network import Network, Projection
 from metarule.rules.base import Listed
 from metarule.synapses.base import Plain
 
+_ANSWERS: weakref.WeakKeyDictionary[Learner, str | None] = weakref.WeakKeyDictionary()
+
 
 def refused(learner: Learner) -> str | None:
     """Why a learner is none of them, a sentence; None where it is.
 
     They are lists of terms on explicit errors and plain synapse models, on chains of layers.
     """
+    if learner not in _ANSWERS:  # asked at every call, and nothing about a learner changes
+        _ANSWERS[learner] = _objection(learner)
+    return _ANSWERS[learner]
+
+
+def _objection(learner: Learner) -> str | None:
     network, credit = learner.network, learner.credit
     ends = [(p.source, p.target) for p in network.projections]
     names = list(network.sizes)

@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarule.credit.feedback import feedback_name
 from metarule.fused import layout
-from metarule.fused.learners import errors_read, listed, plain, rate, served
-from metarule.fused.tables import Table, tabled
+from metarule.fused.blank import Blank, BlankRule, Taught, blank
+from metarule.fused.learners import listed, plain, rate, served
+from metarule.fused.tables import Table
 from metarule.learner import Columns, Learner
-from metarule.network import Network, Projection
 from metarule.signals import State
-from metarule.terms import FACTORS, Monomial, glorot
 
 
 class Gradients(NamedTuple):
@@ -40,26 +38,26 @@ class Spelled:
         self.learner, self.columns, self.state, self.gradients = learner, columns, state, gradients
         self.kept: list[Any] = []
         self.found: list[tuple[str, Table | None, Tensor]] = []
-        network: Network = learner.network
         self.served = served(learner)
-        self.listed = {name: listed(learner, p, columns) for name, p in self.served.items()}
-        self.reads = {
-            name: frozenset().union(*(term.factors for term in found.terms)) for name, found in self.listed.items()
-        }
-        self.errors = errors_read(network, learner.credit.crossing, self.reads)
+        rules = {name: listed(learner, projection, columns) for name, projection in self.served.items()}
+        self.blank: Blank = blank(
+            learner.network,
+            str(learner.credit.crossing),
+            tuple(Taught(name, rules[name].terms, plain(learner, each)) for name, each in self.served.items()),
+        )
         first = next(iter(state["weights"].values()))
-        self.runs, self.dtype = len(first), first.dtype
-        self.projections = [self._projection(place) for place in range(len(network.projections))]
-        self.layers = (layout.Projection * len(self.projections))(*self.projections)
+        self.runs, self.dtype = first.shape[0], first.dtype
+        self.layers = layout.copied(self.blank.layers)
+        for layer, projection, back in zip(self.layers, learner.network.projections, self.blank.feedback, strict=True):
+            self._point_to_weights(layer, projection.name, back)
+        for rule in self.blank.rules:
+            self._point_to_numbers(rule, rules[rule.taught.name].coefficients)
 
-    def plan(self, rates: list[dict[str, float]], data: Mapping[str, Any]) -> layout.Plan:
-        """Some steps: the multipliers of the rates at each of them, and the fields of `layout.Plan` that are data."""
+    def plan(self, schedules: Mapping[str, ctypes.Array], data: Mapping[str, Any]) -> layout.Plan:
+        """Some steps: the multipliers of each rate, one per step, and the fields of `layout.Plan` that are data."""
         network = self.learner.network
-        for place, projection in enumerate(network.projections):
-            for rule, name in (("rule", projection.name), ("feedback_rule", feedback_name(projection))):
-                if name in self.served:
-                    held = layout.numbers(ctypes.c_double, [each[name] for each in rates])
-                    getattr(self.layers[place], rule).schedule = held
+        for rule in self.blank.rules:
+            self._rule(rule).schedule = schedules[rule.taught.name]
         return layout.Plan(
             layers=len(self.layers),
             projection=self.layers,
@@ -70,72 +68,32 @@ class Spelled:
             **data,
         )
 
-    def _projection(self, place: int) -> layout.Projection:
-        network, crossing = self.learner.network, str(self.learner.credit.crossing)
-        projection, weights = network.projections[place], self.state["weights"]
-        size_out, size_in = network.sizes[projection.target], network.sizes[projection.source]
-        last = place == len(network.projections) - 1
-        output = {"softmax": "linear"}.get(network.output, network.output)
-        back = self._feedback(projection, crossing)
-        return layout.Projection(
-            inputs=size_in,
-            outputs=size_out,
-            bias=projection.bias,
-            activation=layout.ACTIVATIONS.index(output if last else network.activations[projection.target]),
-            crossing=layout.CROSSINGS[crossing],
-            size=glorot(size_out, size_in),
-            error_below=self.errors[place],
-            weight=weights[projection.name].data_ptr(),
-            feedback=weights[back].data_ptr() if back else None,
-            weight_gradient=self._gradient("weights", projection.name),
-            feedback_gradient=self._gradient("weights", back),
-            rule=self._spelled(projection.name, False),
-            feedback_rule=self._spelled(feedback_name(projection), True) if back else layout.Rule(),
-        )
+    def _point_to_weights(self, layer: layout.Projection, name: str, back: str | None) -> None:
+        weights = self.state["weights"]
+        layer.weight = weights[name].data_ptr()
+        layer.weight_gradient = self._gradient("weights", name)
+        if back is not None:
+            layer.feedback = weights[back].data_ptr()
+            layer.feedback_gradient = self._gradient("weights", back)
 
-    def _feedback(self, projection: Projection, crossing: str) -> str | None:
-        """The name of the feedback weights that reach a projection's source."""
-        if crossing == "direct":
-            return f"{self.learner.network.output_name}=>{projection.source}"
-        return feedback_name(projection) if crossing in ("own", "own_taught", "signs_of_own") else None
+    def _point_to_numbers(self, of: BlankRule, coefficients: Tensor) -> None:
+        name, groups = of.taught.name, layout.copied(of.groups)
+        for group, table in zip(groups, of.tables, strict=True):
+            group.coefficients = self._held(table.coefficients(coefficients))
+            group.coefficient_gradient = self._collected(name, table, len(table.rows) * len(table.columns))
+        rule = self._rule(of)
+        rule.group = groups
+        rule.rate = self._held(rate(self.learner, self.served[name], self.columns))
+        rule.rate_gradient = self._collected(name, None, 1)
+        if of.taught.model.momentum is not None:
+            rule.velocity = self.state["synapses"][name]["velocity"].data_ptr()
+            rule.velocity_gradient = self._gradient("velocities", name)
+        rule.missed = self._gradient("missed", name)
 
-    def _spelled(self, name: str, turned: bool) -> layout.Rule:
-        if name not in self.served:
-            return layout.Rule()
-        learner, projection = self.learner, self.served[name]
-        terms, coefficients = self.listed[name]
-        model = plain(learner, projection)
-        groups = [
-            layout.Group(
-                power=table.power,
-                rows=len(table.rows),
-                columns=len(table.columns),
-                row=self._powers(table.rows),
-                column=self._powers(table.columns),
-                row_is=self._alone(table.rows),
-                column_is=self._alone(table.columns),
-                used=layout.numbers(ctypes.c_int8, table.used),
-                coefficients=self._held(table.coefficients(coefficients)),
-                coefficient_gradient=self._collected(name, table, len(table.rows) * len(table.columns)),
-            )
-            for table in tabled(terms, turned)
-        ]
-        return layout.Rule(
-            plastic=True,
-            groups=len(groups),
-            group=(layout.Group * len(groups))(*groups),
-            reads=layout.numbers(ctypes.c_int64, [factor in self.reads[name] for factor in layout.FACTORS]),
-            rate=self._held(rate(learner, projection, self.columns)),
-            decay=model.weight_decay,
-            momentum=model.momentum or 0.0,
-            nesterov=model.nesterov,
-            velocity=None if model.momentum is None else self.state["synapses"][name]["velocity"].data_ptr(),
-            rate_gradient=self._collected(name, None, 1),
-            velocity_gradient=self._gradient("velocities", name),
-            missed=self._gradient("missed", name),
-        )
+    def _rule(self, of: BlankRule) -> layout.Rule:
+        return getattr(self.layers[of.place], of.field)
 
-    def _gradient(self, of: str, name: str | None) -> int | None:
+    def _gradient(self, of: str, name: str) -> int | None:
         held = None if self.gradients is None else getattr(self.gradients, of).get(name)
         return None if held is None else held.data_ptr()
 
@@ -145,19 +103,6 @@ class Spelled:
             return None
         self.found.append((name, table, torch.zeros(self.runs, count, dtype=torch.float64)))
         return self.found[-1][2].data_ptr()
-
-    def _powers(self, monomials: tuple[Monomial, ...]) -> ctypes.Array:
-        return layout.numbers(
-            ctypes.c_int8, [dict(each).get(factor, 0) for each in monomials for factor in layout.FACTORS]
-        )
-
-    def _alone(self, monomials: tuple[Monomial, ...]) -> ctypes.Array:
-        """The factor that each monomial is nothing more than, -1 where there is more to it or it is per event."""
-        alone = [each[0][0] if len(each) == 1 and each[0][1] == 1 else "" for each in monomials]
-        return layout.numbers(
-            ctypes.c_int8,
-            [layout.FACTORS.index(name) if name and FACTORS[name].side != "event" else -1 for name in alone],
-        )
 
     def _held(self, values: Tensor) -> int:
         held = values.contiguous()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor
 from metarule import tree
 from metarule.block import Block, BlockOutcome, World, run_block
 from metarule.credit.feedback import target_of
+from metarule.fused import layout
 from metarule.fused.learners import stands
 from metarule.fused.library import Library, Missing, library
 from metarule.fused.plan import Spelled
+from metarule.fused.threads import side_by_side
 from metarule.learner import Columns, always_one
 from metarule.network import Network
 from metarule.signals import Batch, State
@@ -64,7 +65,7 @@ class Training:
     def __init__(self, kernel: Library, world: World, columns: Columns) -> None:
         self.kernel, self.world, self.columns = kernel, world, columns
         self.asked = plain_asked(world)
-        self.answers: tuple[Tensor, Tensor] | None = None
+        self.answers: Tensor | None = None  # log-likelihoods and whether they were right, (2 R Q)
         self.owns = False  # the state's weights are ours to overwrite
         self.forgets = self.asked is not None and "carry" not in world.block.wants
 
@@ -85,7 +86,7 @@ class Training:
     def score(self, columns: Columns, state: State) -> dict[str, Tensor]:
         """The scores of the answers to what was asked last."""
         assert self.answers is not None
-        return scores.classified(*self.answers)
+        return scores.classified(*self.answers.mean(dim=-1))
 
 
 def plain_asked(world: World) -> Asked | None:
@@ -94,8 +95,11 @@ def plain_asked(world: World) -> Asked | None:
     if asked is None:
         return None
     network = world.learner.network
-    x, rows = _plain(asked.x, asked.rows, network, network.input_name, world.block.dtype)
-    return Asked(x, rows, _within(asked.answers, network.sizes[network.output_name], "units of the output"))
+    return Asked(
+        _plain_table(asked.x, network, network.input_name, world.block.dtype),
+        _within_table(asked.rows, asked.x),
+        _within(asked.answers, network.sizes[network.output_name], "units of the output"),
+    )
 
 
 class Part(NamedTuple):
@@ -103,18 +107,17 @@ class Part(NamedTuple):
 
     steps: range
     rows: Rows
-    rates: list[dict[str, float]]  # the schedule's multipliers at every step
+    schedules: dict[str, ctypes.Array]  # the multipliers of the rates at every step, by projection
     tape: Tensor | None = None
     keeps_weights: bool = False
     asked: Asked | None = None
-    answers: tuple[Tensor, Tensor] | None = None  # where log-likelihoods are written, and whether they were right
+    answers: Tensor | None = None  # (2 R Q): where log-likelihoods are written, and whether they were right
     forgets: bool = False
     share: float = 0.0  # of their loss in what a round trip differentiates
 
     def answering(self, asked: Asked, dtype: torch.dtype) -> Part:
         """The same steps with questions after them."""
-        likelihood, right = torch.empty(2, *asked.rows.shape, dtype=dtype)
-        return self._replace(asked=asked, answers=(likelihood, right))
+        return self._replace(asked=asked, answers=torch.empty(2, *asked.rows.shape, dtype=dtype))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -152,34 +155,29 @@ def parts(world: World, steps: range) -> Iterator[Part]:
             rows = rows._replace(y=None, y_rows=None)
         elif rows.y is None:
             target_of(Batch(rows.x))  # says what is missing
-        yield Part(part, _plain_rows(rows, world.block), _rates(world, part))
+        yield Part(part, _plain_rows(rows, world.block), _schedules(world, part))
 
 
 def called(function: Callable[..., int], kernel: Library, spelled: Spelled, part: Part) -> None:
     """One function of the kernel on all runs, spread over its threads."""
-    plan = spelled.plan(part.rates, part.plan)
+    plan = spelled.plan(part.schedules, part.plan)
     double = spelled.dtype == torch.float64
-    threads = min(kernel.threads, spelled.runs)
-    cuts = [spelled.runs * place // threads for place in range(threads + 1)]
 
     def some(first: int, last: int) -> int:
         return function(ctypes.byref(plan), double, kernel.place, first, last)
 
-    if threads == 1:
-        failed = some(0, spelled.runs)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            failed = any(pool.map(some, cuts[:-1], cuts[1:]))
-    if failed:
+    if any(side_by_side(some, spelled.runs, min(kernel.threads, spelled.runs))):
         raise MemoryError(NO_MEMORY)
 
 
-def _rates(world: World, steps: range) -> list[dict[str, float]]:
-    """The schedule's multipliers at every step."""
+def _schedules(world: World, steps: range) -> dict[str, ctypes.Array]:
+    """The multipliers of the rates at every step, by projection."""
     learner = world.learner
     if learner.schedule is always_one:
-        return [learner.rates(steps.start, world.frozen)] * len(steps)
-    return [learner.rates(step, world.frozen) for step in steps]
+        rates = learner.rates(steps.start, world.frozen)
+        return {name: layout.repeated(rate, len(steps)) for name, rate in rates.items()}
+    each = [learner.rates(step, world.frozen) for step in steps]
+    return {p.name: layout.numbers(ctypes.c_double, [rates[p.name] for rates in each]) for p in learner.plastic}
 
 
 def owned(state: State, world: World) -> State:
@@ -235,25 +233,33 @@ def _table(batches: list) -> Rows:
 
 def _plain_rows(rows: Rows, block: Block) -> Rows:
     network, y, y_rows = block.learner.network, rows.y, rows.y_rows
+    x, x_rows = _plain_table(rows.x, network, network.input_name, block.dtype), _within_table(rows.x_rows, rows.x)
     if y is not None and y_rows is not None:
-        y, y_rows = _plain(y, y_rows, network, network.output_name, block.dtype)
-    return Rows(*_plain(rows.x, rows.x_rows, network, network.input_name, block.dtype), y, y_rows)
+        seen = y_rows is rows.x_rows and y.shape[0] == x.shape[0]
+        y = _plain_table(y, network, network.output_name, block.dtype)
+        y_rows = x_rows if seen else _within_table(y_rows, y)
+    return Rows(x, x_rows, y, y_rows)
 
 
-def _plain(table: Tensor, rows: Tensor, network: Network, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A table and which of its rows are read, as the kernel reads them: it never looks where they end."""
+def _plain_table(table: Tensor, network: Network, name: str, dtype: torch.dtype) -> Tensor:
+    """A table of what a population does, as the kernel reads it."""
     size = network.sizes[name]
     if table.shape[1] != size:
         raise ValueError(
             f"the task gives {table.shape[1]} numbers per event to the {size} units of '{name}'; "
             f"make the network for this task, or choose a task of {size}"
         )
-    return table.to(dtype).contiguous(), _within(rows, len(table), "rows of a table")
+    return table.to(dtype).contiguous()
+
+
+def _within_table(rows: Tensor, table: Tensor) -> Tensor:
+    return _within(rows, table.shape[0], "rows of a table")
 
 
 def _within(places: Tensor, count: int, of: str) -> Tensor:
+    """Places as the kernel reads them: it never looks where they end."""
     if places.numel():
-        least, most = (int(each) for each in places.aminmax())
+        least, most = map(int, places.aminmax())
         if least < 0 or most >= count:
             raise ValueError(f"the task names {least} to {most} of {count} {of}; it counts them from 0 to {count - 1}")
     return places.to(torch.int64).contiguous()

@@ -27,8 +27,9 @@ class Table(NamedTuple):
 
     def coefficients(self, given: Float[Tensor, "R K"]) -> Float[Tensor, "R rows_columns"]:
         """The coefficients of all pairs from those of the terms."""
-        table = given.new_zeros(len(given), len(self.rows) * len(self.columns))
-        return table.index_add_(1, self.places, given[:, self.terms] * self.signs.to(given.dtype))
+        table = given.new_zeros(given.shape[0], len(self.rows) * len(self.columns))
+        parts = given.index_select(1, self.terms).mul_(self.signs.to(given.dtype))
+        return table.index_add_(1, self.places, parts)
 
     def terms_gradient(self, of_pairs: Float[Tensor, "R rows_columns"], terms: int) -> Float[Tensor, "R K"]:
         """The gradient in the terms' coefficients from that in those of all pairs: the transpose of `coefficients`."""

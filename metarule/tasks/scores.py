@@ -37,12 +37,12 @@ def classification(respond: Respond, x: Float[Tensor, "R B J"], labels: Int[Tens
     log_likelihood = torch.log_softmax(drive, dim=-1).gather(-1, labels[:, :, None])[:, :, 0]
     highest, answer = drive.detach().max(dim=-1)
     right = (answer == labels) & highest.isfinite()
-    return classified(log_likelihood, right.to(drive.dtype))
+    return classified(log_likelihood.mean(dim=1), right.to(drive.dtype).mean(dim=1))
 
 
-def classified(log_likelihood: Float[Tensor, "R Q"], right: Float[Tensor, "R Q"]) -> dict[str, Tensor]:
-    """The scores of a classification, from the log-likelihood of each right answer and whether it was given."""
-    return {"held_out_loss": -log_likelihood.mean(dim=1), "accuracy": right.mean(dim=1)}
+def classified(log_likelihood: Float[Tensor, "R"], right: Float[Tensor, "R"]) -> dict[str, Tensor]:
+    """The scores of a classification, from means over answers: the right one's log-likelihood, and if it was given."""
+    return {"held_out_loss": -log_likelihood, "accuracy": right}
 
 
 def answered(respond: Respond, asked: Asked) -> dict[str, Tensor]:
