@@ -1,4 +1,7 @@
-"""The fused walk: there and back in compiled code, one run at a time with its weights, gradients and tape in cache."""
+"""The fused walk: there and back in compiled code, one run at a time with its weights, gradients and tape in cache.
+
+A block that is scored after its last step by questions that it is asked by index is one call, kernels/round_trip.h.
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def _cut(block: Block, walk: Walker, keep_weights: bool) -> _Cut:
 
 def parts(block: Block, walk: Walker, keep_weights: bool) -> Iterator[Block]:
     """The block in parts that fit, each a block of its own."""
-    return _split(block, _cut(block, walk, keep_weights))
+    runs, segments = _cut(block, walk, keep_weights)
+    return _split(block._replace(segments=segments), runs)
 
 
 def in_one(block: Block, walk: Walker) -> bool:
@@ -85,18 +86,17 @@ def round_trips(block: Block, walk: Walker) -> Iterator[Block]:
     """The block in parts whose first weights fit, and what they are shown; tapes are those of one run at a time."""
     shown = INDICES * len(block.steps) * block.batch
     taken = block.learner.weights_per_run * block.dtype.itemsize + shown
-    return _split(block, _Cut(max(walk.budget // taken, 1), 1))
+    return _split(block, max(walk.budget // taken, 1))
 
 
-def _split(block: Block, cut: _Cut) -> Iterator[Block]:
-    runs, segments = cut
+def _split(block: Block, runs: int) -> Iterator[Block]:
     if runs >= len(block.addresses):
-        yield block._replace(segments=segments)
+        yield block
         return
     runs = math.ceil(len(block.addresses) / math.ceil(len(block.addresses) / runs))  # all parts about as large
     for first in range(0, len(block.addresses), runs):
         part = slice(first, first + runs)
-        yield _of(block, block.addresses[part], part)._replace(segments=segments)
+        yield _of(block, block.addresses[part], part)
 
 
 def only(block: Block, where: Bool[Tensor, "R"]) -> Block:

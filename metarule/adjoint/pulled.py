@@ -2,7 +2,8 @@
 
 Autograd does what is no step: from theta to coefficients, rates and initial weights, and from weights to scores. Where
 weights can be rebuilt on the way back the tape is of low rank: activities and errors, never a weight. Runs whose
-weights do not come home, as strong decay has lost them in rounding, are walked again with their weights kept.
+weights do not come home, as strong decay has lost them in rounding, are walked again with their weights kept. Where a
+walk can make a round trip, it does the scores too, and nothing of a run is left but numbers.
 """
 
 from __future__ import annotations
