@@ -79,14 +79,16 @@ ABLE = {name: learner for name, learner in LEARNERS.items() if FUSED.can(learner
 every_able = pytest.mark.parametrize("learner", ABLE.values(), ids=ABLE.keys())
 
 
-def agrees(learner, tame=0.3, **settings):
+def agrees(learner, tame=0.3, steps=7, **settings):
     """Losses and final states in both precisions, on numbers that keep runs tame."""
     theta = random_theta(learner.params, address("fused", runs=3)) * tame
-    expected, found = (train(learner, theta, 7, engine=engine, **settings) for engine in (EXACT, FUSED))
+    expected, found = (train(learner, theta, steps, engine=engine, **settings) for engine in (EXACT, FUSED))
     assert found.engine.startswith("fused")
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-10, atol=0)
     assert_states_close(found.carry or {}, expected.carry or {}, 1e-10)
-    expected, found = (train(learner, theta, 7, engine=engine, **settings).loss for engine in (Reference(), Fused()))
+    expected, found = (
+        train(learner, theta, steps, engine=engine, **settings).loss for engine in (Reference(), Fused())
+    )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 

@@ -1,5 +1,9 @@
 // Rates of units and their slopes.
 #pragma once
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "vectors.h"
 
 namespace VARIANT {
@@ -57,15 +61,14 @@ INLINE Pack<S, N> less(const Pack<S, N> &a, Pack<S, N> b, Pack<S, N> yes, const 
 
 constexpr double factorial(int k) { return k < 2 ? 1.0 : k * factorial(k - 1); }
 
-// exp(x) - 1, exact to rounding near 0 too: x = n ln 2 + r, exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1).
-template <class S, int N> INLINE Pack<S, N> expm1(Pack<S, N> x) {
+// exp(x) - 1 where neither overflows, exact to rounding near 0 too: x = n ln 2 + r, and it is
+// 2^n (exp(r) - 1) + (2^n - 1).
+template <class S, int N> INLINE Pack<S, N> expm1_within(const Pack<S, N> &x) {
   typedef Precision<S> P;
   typedef Pack<S, N> Values;
-  Values held = less<S, N>(x, P::least, P::least, x);
-  held = less<S, N>(P::most, held, P::most, held);
-  const Values shifted = held * P::log2e + P::magic;  // its lowest bits are n
+  const Values shifted = x * P::log2e + P::magic;  // its lowest bits are n
   const Values n = shifted - P::magic;
-  const Values r = held - n * P::ln2 - n * P::ln2_rest;
+  const Values r = x - n * P::ln2 - n * P::ln2_rest;
   Values q = S(1 / factorial(P::taylor));
 #pragma GCC unroll 16
   for (int k = P::taylor - 1; k >= 1; --k) q = q * r + S(1 / factorial(k));
@@ -74,8 +77,13 @@ template <class S, int N> INLINE Pack<S, N> expm1(Pack<S, N> x) {
     const Whole<S> bits = reinterpret_cast<const Whole<S> &>(shifted.v[k]) + typename Lanes<S>::bits(P::bias);
     scale.v[k] = reinterpret_cast<Vec<S>>(bits << P::mantissa);
   }
-  const Values value = q * r * scale + (scale - S(1));
-  return less<S, N>(P::most, x, S(1) / S(0), less<S, N>(x, P::least, S(-1), value));
+  return q * r * scale + (scale - S(1));
+}
+template <class S, int N> INLINE Pack<S, N> expm1(const Pack<S, N> &x) {
+  typedef Precision<S> P;
+  Pack<S, N> held = less<S, N>(x, P::least, P::least, x);
+  held = less<S, N>(P::most, held, P::most, held);
+  return less<S, N>(P::most, x, S(1) / S(0), less<S, N>(x, P::least, S(-1), expm1_within<S, N>(held)));
 }
 
 // log(1 + z) for 0 <= z <= 1, as 2 atanh(z / (2 + z)).
@@ -92,23 +100,33 @@ template <class S, int N> INLINE Pack<S, N> size_of(Pack<S, N> x) { return less<
 // 1 / x for x >= 1 that is no more than large. Dividing the widest vectors of floats takes four times as long.
 template <int N> INLINE Pack<double, N> inverse(Pack<double, N> x) { return 1.0 / x; }
 template <int N> INLINE Pack<float, N> inverse(Pack<float, N> x) {
-  typedef Pack<float, N> Values;
-  if (WIDTH < 64) return 1.0f / x;
-  Values guess;
-  UNROLLED for (int k = 0; k < N; ++k)  // right to an eighth
-    guess.v[k] = reinterpret_cast<Vec<float>>(0x7EF311C7 - reinterpret_cast<Whole<float> &>(x.v[k]));
-#pragma GCC unroll 3
-  for (int k = 0; k < 3; ++k) guess = guess * (2.0f - x * guess);  // squares the error
-  return guess;
+#ifdef __AVX512F__
+  Pack<float, N> guess;
+  UNROLLED for (int k = 0; k < N; ++k) guess.v[k] = Vec<float>(_mm512_rcp14_ps(__m512(x.v[k])));  // to 14 bits
+  return guess * (2.0f - x * guess);  // twice as many
+#else
+  return 1.0f / x;
+#endif
+}
+
+// The sign bits of x, or all others.
+template <class S, int N> INLINE Pack<S, N> bits_of(Pack<S, N> x, bool sign) {
+  const typename Lanes<S>::bits first = typename Lanes<S>::bits(1) << (8 * sizeof(S) - 1);
+  UNROLLED for (int k = 0; k < N; ++k)
+    x.v[k] = reinterpret_cast<Vec<S>>(reinterpret_cast<Whole<S> &>(x.v[k]) & (sign ? first : ~first));
+  return x;
 }
 
 template <class S, int N, i64 ACTIVATION> INLINE Pack<S, N> rate_of(Pack<S, N> drive, S beta) {
   typedef Pack<S, N> Values;
   if (ACTIVATION == TANH) {
-    const Values size = size_of<S, N>(drive);
-    const Values grown = expm1<S, N>(less<S, N>(Precision<S>::saturated, size, 2 * Precision<S>::saturated, size + size));
-    const Values rate = grown * inverse<N>(grown + S(2));
-    return less<S, N>(drive, S(0), -rate, rate);
+    const Values size = bits_of<S, N>(drive, false);
+    const Values grown = expm1_within<S, N>(less<S, N>(Precision<S>::saturated, size, 2 * Precision<S>::saturated, size + size));
+    Values rate = grown * inverse<N>(grown + S(2));
+    const Values sign = bits_of<S, N>(drive, true);
+    UNROLLED for (int k = 0; k < N; ++k)
+      rate.v[k] = reinterpret_cast<Vec<S>>(reinterpret_cast<Whole<S> &>(rate.v[k]) | reinterpret_cast<const Whole<S> &>(sign.v[k]));
+    return rate;
   }
   if (ACTIVATION == RELU) return less<S, N>(drive, S(0), S(0), drive);
   if (ACTIVATION == SIGMOID) return S(1) / (expm1<S, N>(drive * -beta) + S(2));
@@ -117,6 +135,16 @@ template <class S, int N, i64 ACTIVATION> INLINE Pack<S, N> rate_of(Pack<S, N> d
     const Values above = less<S, N>(scaled, S(0), S(0), scaled);
     return (above + log1p<S, N>(expm1<S, N>(-size_of<S, N>(scaled)) + S(1))) * (S(1) / beta);
   }
+  return drive;
+}
+
+template <class S> INLINE Vec<S> rates_of(i64 activation, Vec<S> drive, S beta) {
+  Pack<S, 1> x;
+  x.v[0] = drive;
+  if (activation == TANH) return rate_of<S, 1, TANH>(x, beta).v[0];
+  if (activation == RELU) return rate_of<S, 1, RELU>(x, beta).v[0];
+  if (activation == SIGMOID) return rate_of<S, 1, SIGMOID>(x, beta).v[0];
+  if (activation == SOFTPLUS) return rate_of<S, 1, SOFTPLUS>(x, beta).v[0];
   return drive;
 }
 
@@ -162,6 +190,7 @@ template <class S> struct Units {
     i64 n = 0;
     for (; n + MANY * lanes<S> <= count; n += MANY * lanes<S>)
       forward ? rates<ACTIVATION, MANY>(n) : errors<ACTIVATION, MANY>(n);
+    for (; n + 2 * lanes<S> <= count; n += 2 * lanes<S>) forward ? rates<ACTIVATION, 2>(n) : errors<ACTIVATION, 2>(n);
     for (; n < count; n += lanes<S>) forward ? rates<ACTIVATION, 1>(n) : errors<ACTIVATION, 1>(n);
   }
   void all(i64 activation, bool forward) const {
@@ -199,7 +228,8 @@ template <class S, int N> inline void softmax(const S *drive, S *rate, i64 size,
   }
   UNROLLED for (int k = 0; k < N; ++k) most.v[k] = most_of<S>(most.v[k]);
   for (i64 i = 0; i < size; i += lanes<S>) {
-    Values raised = expm1<S, N>(Values::from(drive + i, ld) - most) + S(1);
+    const Values below = Values::from(drive + i, ld) - most;
+    Values raised = expm1_within<S, N>(less<S, N>(below, Precision<S>::least, Precision<S>::least, below)) + S(1);
     UNROLLED for (int k = 0; k < N; ++k) raised.v[k] = only<S>(raised.v[k], size - i, S(0));
     raised.to(rate + i, ld);
     total = total + raised;

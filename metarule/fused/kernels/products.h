@@ -79,6 +79,12 @@ void product(i64 M, i64 N, const Factors<S> &f, S *c, i64 ldc, const S *keep, bo
   if (column < N) column_of_tiles<S, 1, TURNED>(M, f, column, c + column, ldc, keep, fresh);
 }
 
+template <class S> inline S dot(const S *a, const S *b, i64 size) {
+  Vec<S> total = {};
+  for (i64 n = 0; n < size; n += lanes<S>) total += load(a + n) * load(b + n);
+  return sum_of<S>(total)[0];
+}
+
 // c (VECTORS) = sum over K of a_k B_k, even and odd k apart: one sum would wait for itself. Unless `fresh`, added to c.
 template <class S, int VECTORS> inline void narrow(i64 K, const S *a, const S *b, i64 ldb, S *c, bool fresh) {
   Vec<S> even[VECTORS] = {}, odd[VECTORS] = {};
@@ -97,6 +103,19 @@ template <class S, int VECTORS> inline void narrow(i64 K, const S *a, const S *b
   }
 }
 
+// c (N) += sum over ROWS of a_k B_k
+template <class S, int ROWS> inline void rows_added(i64 N, const S *a, const S *b, i64 ldb, S *c) {
+  for (i64 n = 0; n < N; n += lanes<S>) {
+    Vec<S> even = load(c + n), odd = {};
+#pragma GCC unroll 8
+    for (int m = 0; m < ROWS; m += 2) {
+      even += load(b + m * ldb + n) * a[m];
+      if (m + 1 < ROWS) odd += load(b + (m + 1) * ldb + n) * a[m + 1];
+    }
+    store(c + n, even + odd);
+  }
+}
+
 // c (N) = sum over K of a_k B_k: a single event. Where B is wide, whole rows in order, several at a time: what lies in a
 // far cache arrives best so.
 template <class S> void combination(i64 N, i64 K, const S *a, const S *b, i64 ldb, S *c, bool fresh) {
@@ -110,20 +129,8 @@ template <class S> void combination(i64 N, i64 K, const S *a, const S *b, i64 ld
   }
   i64 k = 0;
   for (i64 n = 0; fresh && n < N; n += lanes<S>) store(c + n, Vec<S>{});
-  for (; k + ROWS <= K; k += ROWS) {
-    const S *row = b + k * ldb;
-    for (i64 n = 0; n < N; n += lanes<S>) {
-      Vec<S> even = load(c + n), odd = {};
-#pragma GCC unroll 8
-      for (int m = 0; m < ROWS; m += 2) {
-        even += load(row + m * ldb + n) * a[k + m];
-        odd += load(row + (m + 1) * ldb + n) * a[k + m + 1];
-      }
-      store(c + n, even + odd);
-    }
-  }
-  for (; k < K; ++k)
-    for (i64 n = 0; n < N; n += lanes<S>) store(c + n, load(c + n) + load(b + k * ldb + n) * a[k]);
+  for (; k + ROWS <= K; k += ROWS) rows_added<S, ROWS>(N, a + k, b + k * ldb, ldb, c);
+  for (; k < K; ++k) rows_added<S, 1>(N, a + k, b + k * ldb, ldb, c);
 }
 
 // C (M N) = A (M K) B (K N), added to C unless `fresh`.

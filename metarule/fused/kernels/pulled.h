@@ -38,12 +38,6 @@ template <class S> struct Side {
   i64 length(i64 B) const { return B * end.ld; }
 };
 
-template <class S> inline S dot(const S *a, const S *b, i64 size) {
-  Vec<S> total = {};
-  for (i64 n = 0; n < size; n += lanes<S>) total += load(a + n) * load(b + n);
-  return sum_of<S>(total)[0];
-}
-
 inline bool pure_decay(const Group &group) {
   return group.power == 1 && group.rows == 1 && group.columns == 1 && empty(group.row) && empty(group.column);
 }

@@ -1,34 +1,12 @@
 // One run at a time through all its steps, its weights in cache.
 #pragma once
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
-#include "functions.h"
-#include "update.h"
+#include "memory.h"
+#include "streamed.h"
 
 namespace VARIANT {
-
-template <class S> struct Memory {
-  void *blocks[4096];
-  int count = 0;
-  bool full = false;
-  // Zeros, which the system need not write where nobody looks.
-  S *take(i64 numbers) {
-    constexpr std::uintptr_t LINE = 64;
-    void *const block = count < 4096 ? std::calloc(numbers * sizeof(S) + 2 * LINE, 1) : nullptr;
-    if (!block) {
-      full = true;
-      return nullptr;
-    }
-    blocks[count++] = block;
-    return reinterpret_cast<S *>((reinterpret_cast<std::uintptr_t>(block) + LINE - 1) / LINE * LINE);
-  }
-  template <class T> T *many(i64 count) { return reinterpret_cast<T *>(take(count * sizeof(T) / sizeof(S) + 1)); }
-  ~Memory() {
-    while (count) std::free(blocks[--count]);
-  }
-};
 
 template <class S> struct Population {
   i64 size, bias, ld, activation;
@@ -40,6 +18,7 @@ template <class S> struct Synapses {
 };
 
 constexpr i64 TOGETHER = 64;  // questions that are answered at a time
+constexpr i64 NEAR = 1 << 14;  // bytes of weights that are in the nearest cache however often they pass by
 
 template <class S> struct Trainer {
   const Plan &plan;
@@ -47,6 +26,7 @@ template <class S> struct Trainer {
   Memory<S> memory;
   Population<S> *at, *asked;  // in a step, and where questions are answered
   Synapses<S> *between;
+  Waiting<S> *waiting;
   Scratch<S> scratch;
   S *events;  // total_post, agreement, match
   i64 length = 0;       // of what a step leaves on the tape
@@ -56,6 +36,7 @@ template <class S> struct Trainer {
     at = memory.template many<Population<S>>(L + 1);
     asked = memory.template many<Population<S>>(L + 1);
     between = memory.template many<Synapses<S>>(L);
+    waiting = memory.template many<Waiting<S>>(L);
     events = memory.take(3 * B);
     if (memory.full) return;
     for (i64 l = 0; l <= L; ++l) {
@@ -84,6 +65,13 @@ template <class S> struct Trainer {
       s.feedback_velocity = p.feedback_rule.velocity ? memory.take(back) : nullptr;
       s.signs = p.crossing == SIGNS || p.crossing == SIGNS_OF_OWN ? memory.take(size) : nullptr;
       s.reconstruction = memory.take(B * ld);
+      Waiting<S> &changes = waiting[l];
+      if ((changes.used = waits(l))) {
+        changes.W = s.weight, changes.I = p.outputs, changes.ld = ld, changes.tall = padded<S>(p.outputs);
+        changes.rows = memory.take(Waiting<S>::MOST * changes.tall);
+        changes.columns = memory.take(Waiting<S>::MOST * ld), changes.keep = memory.take(changes.tall + lanes<S>);
+        changes.ahead = memory.take(changes.tall + lanes<S>);
+      }
       const Rule *const rules[] = {&p.rule, &p.feedback_rule};
       for (const Rule *rule : rules) {
         i64 here = 0, count = 0;
@@ -103,6 +91,16 @@ template <class S> struct Trainer {
       *pointers = memory.template many<const S *>(monomials + 1);
     shown([&](S *&, i64 size) { length += size; });
     if (plan.keeps_weights) moving([&](S *&, i64 size) { length += size; });
+  }
+
+  // Whether changes of the weights may wait: of large ones that are on no tape and do not change themselves, where units
+  // need not wait for each other.
+  bool waits(i64 l) const {
+    const Rule &rule = plan.projection[l].rule;
+    const i64 size = padded<S>(plan.projection[l].outputs) * at[l].ld * i64(sizeof(S));
+    bool can = size > NEAR && B == 1 && l + 1 < L && rule.plastic && !rule.velocity && !plan.keeps_weights;
+    for (i64 g = 0; g < rule.groups; ++g) can = can && (rule.group[g].power == 0 || of_rows(rule.group[g]));
+    return can;
   }
 
   // What a step computes that the way back reads, buffer by buffer.
@@ -175,13 +173,14 @@ template <class S> struct Trainer {
     for (i64 t = 0; t < plan.steps; ++t) {
       if (tape) record(tape + t * length);
       show(r, t);
-      forward(at, B);
+      forward(at, B, true);
       if (plan.y) judge(r, t);
       for (i64 l = L - 1; l >= 0; --l) {
         if (plan.projection[l].error_below) send_down(l);
         learn(l, r, t);
       }
     }
+    for (i64 l = 0; l < L; ++l) waiting[l].make();
   }
 
   void load_run(i64 r) {
@@ -214,11 +213,17 @@ template <class S> struct Trainer {
       std::memcpy(input.rate + b * input.ld, static_cast<const S *>(x) + rows[b] * input.size, input.size * sizeof(S));
   }
 
-  // Through all populations of `chain`, `count` events.
-  void forward(Population<S> *chain, i64 count) {
+  // Through all populations of `chain`, `count` events; `learning`: of a step, whose weights may have changes to come.
+  void forward(Population<S> *chain, i64 count, bool learning = false) {
     for (i64 l = 0; l < L; ++l) {
       const Population<S> &source = chain[l];
       Population<S> &p = chain[l + 1];
+      if (learning && waiting[l].used) {
+        waiting[l].through(source.rate, p.activation, S(plan.beta), p.drive, p.rate,
+                           reconstructs(plan.projection[l].rule) ? between[l].reconstruction : nullptr);
+        fill(p, p.rate, S(p.bias), count);
+        continue;
+      }
       driven<S>(count, p.size, source.ld, source.rate, source.ld, between[l].weight, source.ld, p.drive, p.ld,
                 scratch.group);
       if (l == L - 1 && plan.output == SOFTMAX_OUTPUT) {
@@ -288,6 +293,7 @@ template <class S> struct Trainer {
     const Projection &p = plan.projection[l];
     Synapses<S> &s = between[l];
     if (!s.signs) return p.crossing == TRANSPOSED ? s.weight : s.feedback;
+    waiting[l].make();
     for (i64 n = 0; n < p.outputs * at[l].ld; ++n) {
       const S w = s.weight[n], size = p.crossing == SIGNS ? S(p.size) : s.feedback[n] < 0 ? -s.feedback[n] : s.feedback[n];
       s.signs[n] = w > 0 ? size : w < 0 ? -size : w;
@@ -300,8 +306,11 @@ template <class S> struct Trainer {
     const Projection &p = plan.projection[l];
     Population<S> &source = at[l];
     const Population<S> &teacher = p.crossing == DIRECT ? at[L] : at[l + 1];
-    multiplied<S>(B, source.ld, teacher.size, teacher.error, teacher.ld, crossed(l), source.ld, source.feedback,
-                  source.ld);
+    if (p.crossing == TRANSPOSED && waiting[l].used)
+      waiting[l].back(teacher.error, source.feedback);
+    else
+      multiplied<S>(B, source.ld, teacher.size, teacher.error, teacher.ld, crossed(l), source.ld, source.feedback,
+                    source.ld);
     Units<S>{B * source.ld, S(plan.beta), l == 0, nullptr, source.feedback, source.rate, source.error, nullptr}.errors(
         source.activation);
     fill(source, source.error, 0);
@@ -357,19 +366,25 @@ template <class S> struct Trainer {
     const Population<S> &source = at[l], &target = at[l + 1];
     const Rule &rule = p.rule;
     if (rule.plastic && rule.schedule[t] != 0) {
-      if (reconstructs(rule))
+      if (reconstructs(rule) && !waiting[l].used)
         multiplied<S>(B, source.ld, target.size, target.rate, target.ld, s.weight, source.ld, s.reconstruction,
                       source.ld);
       if (rule.reads[GAIN] && l + 1 < L)
         Units<S>{B * target.ld, S(plan.beta), false, nullptr, nullptr, target.rate, nullptr, target.gain}.errors(
             target.activation);
       sum_events(l);
-      update<S>(rule, r, t, B, s.weight, s.velocity, target.size, post_end(l), pre_end(l), scratch);
+      const Change change = changed<S>(rule, r, t, B, s.weight, target.size, post_end(l), pre_end(l), scratch);
+      if (waiting[l].used && change.stacked <= Waiting<S>::MOST)
+        waiting[l].hold(change, scratch);
+      else
+        change_weights<S>(rule, r, t, B, change, s.weight, s.velocity, target.size, target.ld, source.ld, scratch);
     }
     if (p.feedback_rule.plastic && p.feedback_rule.schedule[t] != 0) {
       sum_feedback_events(l);
-      update<S>(p.feedback_rule, r, t, B, s.feedback, s.feedback_velocity, target.size, feedback_pre_end(l),
-                feedback_post_end(l), scratch);
+      const Change change = changed<S>(p.feedback_rule, r, t, B, s.feedback, target.size, feedback_pre_end(l),
+                                       feedback_post_end(l), scratch);
+      change_weights<S>(p.feedback_rule, r, t, B, change, s.feedback, s.feedback_velocity, target.size, target.ld,
+                        source.ld, scratch);
     }
   }
 };

@@ -92,43 +92,56 @@ i64 factored(const Group &group, const S *c, S scale, const End<S> &row, const E
   return at + group.columns;
 }
 
-// One step of the weights W (I, ld) of a run, with their velocity where there is one.
+// What a step does to the weights W (I, ld) of a run: `scratch` holds `stacked` pairs of factors of what is added, and
+// `kept`: the share of each row that stays, `more`: what is added that holds powers of W.
+struct Change {
+  i64 stacked;
+  bool kept, more;
+};
+
+// A number per row of the weights: decay, Oja's forgetting.
+inline bool of_rows(const Group &group) { return group.power == 1 && group.columns == 1 && empty(group.column); }
+
 template <class S>
-void update(const Rule &rule, i64 run, i64 step, i64 B, S *W, S *velocity, i64 I, const End<S> &row,
-            const End<S> &column, Scratch<S> &scratch) {
-  if (!rule.plastic || rule.schedule[step] == 0) return;
-  const S rate = static_cast<const S *>(rule.rate)[run] * S(rule.schedule[step]);
-  const S scale = velocity ? S(1) : rate;
+Change changed(const Rule &rule, i64 run, i64 step, i64 B, const S *W, i64 I, const End<S> &row, const End<S> &column,
+               Scratch<S> &scratch) {
+  const S scale = rule.velocity ? S(1) : static_cast<const S *>(rule.rate)[run] * S(rule.schedule[step]);
   const i64 ld = column.ld, all = I * ld;
   S *free = scratch.sides;
-  i64 stacked = 0;
-  bool kept = rule.decay != 0 || velocity, more = false;
+  Change change = {0, rule.decay != 0 || rule.velocity, false};
   for (i64 i = 0; i < I; ++i) scratch.keep[i] = 1 - scale * S(rule.decay);
   for (i64 g = 0; g < rule.groups; ++g) {
     const Group &group = rule.group[g];
     const S *c = static_cast<const S *>(group.coefficients) + run * group.rows * group.columns;
     if (group.power == 0) {
-      stacked = factored<S>(group, c, scale / S(B), row, column, B, free, scratch, stacked);
-    } else if (group.power == 1 && group.columns == 1 && empty(group.column)) {
-      // a number per row of the weights: decay, Oja's forgetting
-      kept = true;
+      change.stacked = factored<S>(group, c, scale / S(B), row, column, B, free, scratch, change.stacked);
+    } else if (of_rows(group)) {
+      change.kept = true;
       for (i64 k = 0; k < group.rows; ++k) {
         const S *values = monomial(group.row + k * FACTORS, group.row_is[k], row, B, free);
         for (i64 b = 0; b < B; ++b)
           for (i64 i = 0; i < I; ++i) scratch.keep[i] += c[k] * scale / S(B) * values[b * row.ld + i];
       }
     } else {
-      const i64 count = factored<S>(group, c, scale / S(B), row, column, B, free, scratch, stacked) - stacked;
-      const Factors<S> f{count, B, scratch.a + stacked, row.ld, scratch.b + stacked, ld};
+      const i64 at = change.stacked, count = factored<S>(group, c, scale / S(B), row, column, B, free, scratch, at) - at;
+      const Factors<S> f{count, B, scratch.a + at, row.ld, scratch.b + at, ld};
       product<S, true>(I, ld, f, scratch.group, ld, nullptr, true);
       for (i64 n = 0; n < all; n += lanes<S>) {
-        Vec<S> change = load(scratch.group + n);
-        for (i64 power = 0; power < group.power; ++power) change *= load(W + n);
-        store(scratch.extra + n, more ? load(scratch.extra + n) + change : change);
+        Vec<S> powers = load(scratch.group + n);
+        for (i64 power = 0; power < group.power; ++power) powers *= load(W + n);
+        store(scratch.extra + n, change.more ? load(scratch.extra + n) + powers : powers);
       }
-      more = true;
+      change.more = true;
     }
   }
+  return change;
+}
+
+// Makes a change that `changed` found, with the velocity where there is one.
+template <class S>
+void change_weights(const Rule &rule, i64 run, i64 step, i64 B, const Change &change, S *W, S *velocity, i64 I,
+                    i64 ld_row, i64 ld, Scratch<S> &scratch) {
+  const i64 all = I * ld;
   S *target = W;
   if (velocity) {
     target = scratch.group;
@@ -136,11 +149,12 @@ void update(const Rule &rule, i64 run, i64 step, i64 B, S *W, S *velocity, i64 I
       for (i64 n = 0; n < ld; n += lanes<S>)
         store(target + i * ld + n, load(W + i * ld + n) * (scratch.keep[i] - S(1)));
   }
-  const Factors<S> f{stacked, B, scratch.a, row.ld, scratch.b, ld};
-  product<S, true>(I, ld, f, target, ld, kept && !velocity ? scratch.keep : nullptr, false);
-  if (more)
+  const Factors<S> f{change.stacked, B, scratch.a, ld_row, scratch.b, ld};
+  product<S, true>(I, ld, f, target, ld, change.kept && !velocity ? scratch.keep : nullptr, false);
+  if (change.more)
     for (i64 n = 0; n < all; n += lanes<S>) store(target + n, load(target + n) + load(scratch.extra + n));
   if (!velocity) return;
+  const S rate = static_cast<const S *>(rule.rate)[run] * S(rule.schedule[step]);
   for (i64 n = 0; n < all; n += lanes<S>) {
     const Vec<S> current = load(target + n);
     const Vec<S> speed = load(velocity + n) * S(rule.momentum) + current;
