@@ -22,6 +22,7 @@ template <class S> struct Adjoint : Trainer<S> {
   Pulling<S> pulling;
   S *zeroed;  // one stretch of memory with all that a step starts from 0
   i64 stretch = 0;
+  bool first_asked = false;  // whether anybody asks for gradients in what a run begins with
   S *event_gradients, *teaching;
 
   explicit Adjoint(const Plan &given) : Trainer<S>(given) {
@@ -50,6 +51,7 @@ template <class S> struct Adjoint : Trainer<S> {
       g.velocity = p.rule.velocity ? memory.take(size) : nullptr;
       g.feedback = p.feedback_rule.plastic ? memory.take(back) : nullptr;
       g.feedback_velocity = p.feedback_rule.velocity ? memory.take(back) : nullptr;
+      first_asked = first_asked || p.weight_gradient || p.feedback_gradient;
       g.pending.count = 0;
       for (i64 k = 0; B == 1 && k < PAIRS; ++k)
         g.pending.left[k] = memory.take(at[l + 1].ld), g.pending.right[k] = memory.take(at[l].ld);
@@ -88,6 +90,7 @@ template <class S> struct Adjoint : Trainer<S> {
       recall(r, t);
       std::memset(zeroed, 0, stretch * sizeof(S));
       for (i64 l = 0; l < L; ++l) through_rules(l, r, t);
+      if (!t && !first_asked) return;  // the rest of it is those of the first weights
       for (i64 l = 0; l < L; ++l)
         if (plan.projection[l].error_below) through_errors(l);
       through_activity(t);
@@ -251,7 +254,7 @@ template <class S> struct Adjoint : Trainer<S> {
     }
   }
 
-  // The gradients of a projection's weights, by all that they had a part in; before the first step, those asked for.
+  // The gradients of a projection's weights, by all that they had a part in.
   void change_gradients(i64 l, i64 t) {
     const Projection &p = plan.projection[l];
     const Population<S> &source = at[l], &target = at[l + 1];
@@ -261,18 +264,17 @@ template <class S> struct Adjoint : Trainer<S> {
     if (reconstructs(p.rule))
       left[pairs] = target.rate, right[pairs++] = g.reconstruction;
     if (p.crossing == TRANSPOSED && p.error_below) left[pairs] = target.error, right[pairs++] = to[l].feedback;
-    const bool to_weight = g.weight && (t || p.weight_gradient), to_feedback = g.feedback && (t || p.feedback_gradient);
-    if (to_weight && t && B == 1 && passing(p.rule) && p.rule.schedule[t - 1] != 0) {
+    if (g.weight && t && B == 1 && passing(p.rule) && p.rule.schedule[t - 1] != 0) {
       g.pending.count = pairs;  // the step before reads the gradient, and adds these first
       for (i64 k = 0; k < pairs; ++k) {
         std::memcpy(g.pending.left[k], left[k], target.ld * sizeof(S));
         std::memcpy(g.pending.right[k], right[k], source.ld * sizeof(S));
       }
-    } else if (to_weight) {
+    } else if (g.weight) {
       scaled_sum(g.weight, g.kept, target.size, source.ld, {pairs, B, left, target.ld, right, source.ld});
     }
     left[0] = target.error, right[0] = to[l].feedback;
-    if (to_feedback)
+    if (g.feedback)
       scaled_sum(g.feedback, g.feedback_kept, target.size, source.ld,
                  {p.error_below, B, left, target.ld, right, source.ld});
   }
