@@ -68,6 +68,8 @@ class Descent:
             raise ValueError(
                 f"descent.learn = 'optimizer' goes with descent.optimizer = '{LEARNED}', and with no other"
             )
+        if self._plain:
+            return
         try:
             made = self.over([{"params": [nn.Parameter(torch.zeros(1))]}])
         except (TypeError, ValueError) as error:
@@ -75,6 +77,14 @@ class Descent:
         learned = {name: torch.zeros(()) for name in self.learn if name in ("momentum", "weight_decay")}
         if refused := objection(made, learned):
             raise ValueError(f"descent: {refused}")
+
+    @property
+    def _plain(self) -> bool:
+        """Whether it is SGD and no more, which every search holds unasked.
+
+        There is nothing to try, and torch imports its compiler, a second and a half, to make any optimizer.
+        """
+        return self.optimizer == "SGD" and not self.options and {*self.learn} <= {"rate", "rates", "weights"}
 
     def over(self, groups: list[dict]) -> torch.optim.Optimizer:
         """The optimizer over parameter groups."""

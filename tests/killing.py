@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from metarule.cli.starting import importing
+
 OUTER = {
     "cma_es": 'kind = "cma_es"\ncandidates = 6',
     "meta_gradient": 'kind = "meta_gradient"\ncandidates = 1',
@@ -222,11 +224,13 @@ def _watch(reached: Callable[[], None]) -> None:
 
 
 def _child(folder: Path, mode: str, value: str) -> None:
-    import torch
+    with importing():
+        import cmaes  # noqa: F401 - before the clock runs: kills are to fall into the search
+        import torch
 
-    from metarule import jobs, reading
-    from metarule.cluster import Cluster
-    from metarule.runs import RunFolder
+        from metarule import jobs, reading
+        from metarule.cluster import Cluster
+        from metarule.runs import RunFolder
 
     torch.set_num_threads(1)
     count = 0

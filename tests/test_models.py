@@ -137,6 +137,16 @@ def test_a_wrong_descent_is_refused(given, said):
         Descent(**given)
 
 
+def test_a_search_of_a_rule_makes_no_optimizer_of_torch(monkeypatch):
+    def refuse(*args, **settings):
+        raise AssertionError("torch imports its compiler to make one")
+
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", refuse)
+    assert read(find("first_rule"))[0].descent == Descent()
+    with pytest.raises(AssertionError):
+        Descent(options={"momentum": 0.9})
+
+
 def test_a_search_over_a_module_runs_descends_and_compares(tmp_path):
     same = ("inner.fixed_episodes=true", "inner.steps=12", "outer.rate=0.3")
     search = searched("outer.generations=6", "battery.episodes=2", *same)

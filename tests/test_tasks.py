@@ -7,6 +7,7 @@ import gzip
 import math
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -649,6 +650,15 @@ def test_an_image_set_that_is_nowhere_names_folders_files_and_cure(tmp_path, mon
     assert str(failure) in str(caught.value)
     with pytest.raises(ValueError, match=r"images_background.zip, images_background_small1.zip in .* METARULE_DATA"):
         images.image_source("omniglot", str(tmp_path))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_digits_are_those_of_scikit_learn(monkeypatch, tmp_path, there):
+    if not there:
+        monkeypatch.setattr(image_files, "distribution", lambda name: SimpleNamespace(locate_file=tmp_path.joinpath))
+    for own, theirs in zip(image_files.read_digits(), sklearn.datasets.load_digits(return_X_y=True), strict=True):
+        assert own.dtype == theirs.dtype
+        assert np.array_equal(own, theirs)
 
 
 def test_an_image_set_that_is_nowhere_is_fetched_once(tmp_path, monkeypatch):

@@ -91,9 +91,7 @@ def _digits(path: str | None) -> ImageSource:
 
 @functools.lru_cache(maxsize=1)
 def _bundled_digits() -> ImageSource:
-    from sklearn.datasets import load_digits  # two seconds that other tasks need not wait
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = image_files.read_digits()
     return ImageSource("digits", torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels), 10, 8)
 
 
