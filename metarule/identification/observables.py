@@ -219,11 +219,12 @@ def _map(source: np.ndarray, needed: np.ndarray, slope: np.ndarray) -> np.ndarra
         size = np.trace(gram, axis1=1, axis2=2) / outputs + TINY
         solved = np.linalg.solve(gram + 1e-4 * size[:, None, None] * np.eye(events), flat_needed.T[:, :, None])
         return (solved[:, :, 0] * each) @ flat_source
-    weighted = flat_slope[:, :, None] * flat_source[:, None, :]  # N I O
-    gram = np.einsum("nio,nip->iop", weighted, weighted, optimize=True)
-    size = np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + TINY
-    gram = gram + 1e-4 * size[:, None, None] * np.eye(gram.shape[1])
-    cross = np.einsum("nio,ni->io", weighted, flat_needed, optimize=True)
+    # the sources' products, once for all units: one large product in place of one per unit
+    products = (flat_source[:, :, None] * flat_source[:, None, :]).reshape(events, -1)  # N OO
+    gram = ((flat_slope**2).T @ products).reshape(-1, outputs, outputs)  # I O O
+    size = np.trace(gram, axis1=1, axis2=2) / outputs + TINY
+    gram += 1e-4 * size[:, None, None] * np.eye(outputs)
+    cross = (flat_slope * flat_needed).T @ flat_source  # I O
     return np.linalg.solve(gram, cross[:, :, None])[:, :, 0]
 
 
