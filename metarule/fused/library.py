@@ -116,8 +116,13 @@ def built(folder: Path) -> Path:
     except OSError as error:
         raise Missing(f"the kernel cannot be written to {folder}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:] or ["it said nothing"]
-        raise Missing(f"{command[0]} does not compile the kernel: {last[0]}") from error
+        raise Missing(f"{command[0]} does not compile the kernel: {_complaint(error.stderr or '')}") from error
+
+
+def _complaint(said: str) -> str:
+    """The first line that names an error, else the last one: what comes after an error only shows its place."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if "error" in line), lines[-1])
 
 
 def _compiled(command: list[str], scratch: Path) -> None:
