@@ -68,6 +68,6 @@ def test_sources_that_do_not_compile_are_a_kernel_that_is_missing(bare, monkeypa
     monkeypatch.delenv("CXX")
     monkeypatch.delenv("METARULE_INSTRUCTIONS", raising=False)
     monkeypatch.setattr(library, "FLAGS", ("-std=no-such-standard",))
-    with pytest.raises(library.Missing, match="does not compile the kernel: .*error.*no-such-standard"):
+    with pytest.raises(library.Missing, match=r"does not compile the kernel: .*error.*no-such-standard"):
         library.library()
     assert not list((bare / "metarule").glob("*"))
