@@ -1,9 +1,5 @@
 // Rates of units and their slopes.
 #pragma once
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
 #include "vectors.h"
 
 namespace VARIANT {
@@ -100,13 +96,13 @@ template <class S, int N> INLINE Pack<S, N> size_of(Pack<S, N> x) { return less<
 // 1 / x for x >= 1 that is no more than large. Dividing the widest vectors of floats takes four times as long.
 template <int N> INLINE Pack<double, N> inverse(Pack<double, N> x) { return 1.0 / x; }
 template <int N> INLINE Pack<float, N> inverse(Pack<float, N> x) {
-#ifdef __AVX512F__
+  if (WIDTH < 64) return 1.0f / x;
   Pack<float, N> guess;
-  UNROLLED for (int k = 0; k < N; ++k) guess.v[k] = Vec<float>(_mm512_rcp14_ps(__m512(x.v[k])));  // to 14 bits
-  return guess * (2.0f - x * guess);  // twice as many
-#else
-  return 1.0f / x;
-#endif
+  UNROLLED for (int k = 0; k < N; ++k)  // right to an eighth
+    guess.v[k] = reinterpret_cast<Vec<float>>(0x7EF311C7 - reinterpret_cast<Whole<float> &>(x.v[k]));
+#pragma GCC unroll 3
+  for (int k = 0; k < 3; ++k) guess = guess * (2.0f - x * guess);  // squares the error
+  return guess;
 }
 
 // The sign bits of x, or all others.
