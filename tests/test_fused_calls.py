@@ -161,6 +161,24 @@ def test_where_this_thread_is_interrupted_the_others_are_waited_for():
     assert done.is_set()
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core, or no way to ask"
+)
+def test_a_thread_that_helps_leaves_the_core_of_the_one_that_asks():
+    threads.side_by_side(lambda first, last: last - first, 2, 2)  # it is there from now on
+    everywhere, meeting, mine = os.sched_getaffinity(0), threading.Barrier(2), threading.get_ident()
+    found = {}
+
+    def some(first, last):
+        found[threading.get_ident() == mine] = os.sched_getaffinity(0)
+        meeting.wait(10)
+        return last - first
+
+    threads.side_by_side(some, 2, 2)
+    assert found[True] == everywhere
+    assert found[False] < everywhere
+
+
 @pytest.mark.filterwarnings("ignore")  # libraries that others import warn of any fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
 def test_a_forked_process_has_threads_of_its_own():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -13,7 +15,9 @@ def side_by_side(function: Callable[[int, int], int], count: int, threads: int) 
     """function(first, last) of as many even pieces of `count` things as `threads`, the last one on this thread."""
     cuts = [count * place // threads for place in range(threads + 1)]
     *others, own = itertools.pairwise(cuts)
-    running = [_crew().submit(function, *piece) for piece in others]
+    if others:
+        _crew().leave_this_core()
+    running = [_crew().pool.submit(function, *piece) for piece in others]
     try:
         last = function(*own)
         return [*(each.result() for each in running), last]
@@ -21,9 +25,28 @@ def side_by_side(function: Callable[[int, int], int], count: int, threads: int) 
         wait(running)  # they write into memory of ours, also where this thread is interrupted
 
 
+class _Crew:
+    """Threads that stay, and where they may run."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.pool = ThreadPoolExecutor(
+            os.cpu_count(), initializer=lambda: self.threads.append(threading.get_native_id())
+        )
+        self.here = getattr(ctypes.CDLL(None), "sched_getcpu", None)
+
+    def leave_this_core(self) -> None:
+        """Keeps the threads off the core that this one runs on: the system may wake them there while others idle."""
+        if self.here is None or not hasattr(os, "sched_setaffinity"):
+            return
+        rest = os.sched_getaffinity(0) - {self.here()}
+        for thread in self.threads if rest else ():
+            os.sched_setaffinity(thread, rest)
+
+
 @functools.lru_cache(maxsize=1)
-def _crew() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count())
+def _crew() -> _Crew:
+    return _Crew()
 
 
 if hasattr(os, "register_at_fork"):
