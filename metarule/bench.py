@@ -53,6 +53,9 @@ WRITTEN: dict[str, Engine] = {
 ENGINES: dict[str, Engine] = {engine.name: functools.partial(_engine, engine) for engine in (Reference(), Fused())}
 """What is written by hand, on one core; and metarule's, on any number."""
 
+ALONE = " on one core"
+"""What the name of one of metarule's engines ends in that is measured so beside itself on several."""
+
 BASES = ("naive", "loop", "reference")
 """Whom all others are compared with, beside the peer."""
 
@@ -84,7 +87,8 @@ def measure(
 ) -> list[Row]:
     """Run-steps per second of every engine on every cell, medians over interleaved repeats, in this process.
 
-    `ratio_to_...`: how many times as fast as another one, the median of each repeat's ratio. `fraction_of_sgemm` and
+    `ratio_to_...`: how many times as fast as another one, or as the same engine with one thread where there are more,
+    the median of each repeat's ratio. `fraction_of_sgemm` and
     `fraction_of_l2` are the shares of a large matrix product's speed, and of the speed at which L2 is read, at which
     the least operations are done and the least bytes of weights are moved. Not `thorough`: of the peer only its plain
     orders; not `written`: only metarule's engines and the peer.
@@ -114,6 +118,7 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
     running = {name: functools.partial(engine, world) for name, engine in engines(world, written).items()}
     answers = {name: engine() for name, engine in running.items()}  # also the warm-up
     losses = {name: answer.losses for name, answer in answers.items()}
+    alone = {f"{name}{ALONE}": _one_thread(way) for name, way in running.items()} if cores > 1 else {}
     rivals: dict[str, Callable[[], Any]] = {}
     tried: dict[str, float] = {}
     if peer is not None:
@@ -127,9 +132,10 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
     if not apart <= CLOSE:
         raise RuntimeError(f"bench: losses differ by {apart:.1e} of what was learned, on {cell.label}")
     limits = peaks(cores)
-    found = interleaved({**running, **rivals}, repeats, seconds)
+    found = interleaved({**running, **alone, **rivals}, repeats, seconds)
     # an engine that trains one network after another was given a few of them
-    per_step = {name: [each / (len(losses[name]) * cell.steps) for each in times] for name, times in found.items()}
+    runs = {name: len(losses[name.removesuffix(ALONE)]) for name in found}
+    per_step = {name: [each / (runs[name] * cell.steps) for each in times] for name, times in found.items()}
     ran = {name: answer.ran for name, answer in answers.items()}
     if peer is not None:
         ran[peer] = min(rivals, key=lambda label: statistics.median(per_step[label]))
@@ -137,9 +143,18 @@ def _measured(cell: Cell, repeats: int, peer: str | None, cores: int, thorough: 
     return Measured(cell, per_step, ran, apart, limits, tried)
 
 
+def _one_thread(way: Callable[[], Answer]) -> Callable[[], Answer]:
+    def run() -> Answer:
+        with threads(1):
+            return way()
+
+    return run
+
+
 def _rows(measured: Measured, cores: int, peer: str | None) -> Iterator[Row]:
     cell, seconds, ran, apart, limits, tried = measured
-    for name, times in seconds.items():
+    for name in ran:
+        times = seconds[name]
         speed = 1 / statistics.median(times)
         row = {
             "cell": cell.label, "network": "-".join(map(str, cell.sizes)), "runs": cell.runs,
@@ -149,6 +164,8 @@ def _rows(measured: Measured, cores: int, peer: str | None) -> Iterator[Row]:
         row |= {f"ratio_to_{base}": ratio(seconds[base], times) for base in BASES if base in seconds}
         if peer is not None:
             row |= {"ratio_to_peer": ratio(seconds[peer], times), "peer_variant": ran[peer].removeprefix(f"{peer} ")}
+        if f"{name}{ALONE}" in seconds:
+            row["ratio_to_one_core"] = ratio(seconds[f"{name}{ALONE}"], times)
         share = speed / (cell.runs * cell.steps)
         row |= {
             "fraction_of_sgemm": round(share * cell.operations / limits.sgemm, 3),
@@ -174,7 +191,6 @@ def compared(
     """`measure` of the cells whose labels begin with one of `parts`: on one core, and some of them on two.
 
     Each number of cores in a process of its own; `heard` is told the rows of each cell as they come.
-    `ratio_to_one_core`, where a cell ran on both: the gain.
     """
     rows: list[Row] = []
     for count in cores:
@@ -182,11 +198,6 @@ def compared(
         for part in apart("bench", {"cells": cells, "repeats": repeats, "peer": peer}, count):
             heard(part)
             rows += part
-    alone = {(row["cell"], row["engine"]): row["run_steps_per_second"] for row in rows if row["cores"] == 1}
-    for row in rows:
-        if row["cores"] > 1 and (row["cell"], row["engine"]) in alone:
-            gain = row["run_steps_per_second"] / alone[row["cell"], row["engine"]]
-            row["ratio_to_one_core"] = round(gain, 3)
     return rows
 
 
@@ -208,7 +219,7 @@ def shown(rows: Sequence[Row]) -> list[Row]:
             "cell": row["cell"],
             "engine": row["ran"],
             "run-steps/s": round(row["run_steps_per_second"]),
-            **{title: row[key] for key, title in COLUMNS.items() if all(key in each for each in rows)},
+            **{title: row.get(key) for key, title in COLUMNS.items() if any(key in each for each in rows)},
         }
         for row in rows
     ]
