@@ -264,6 +264,16 @@ def test_a_neighbour_that_diverges_changes_no_bit_where_few_events_meet_few_unit
         assert torch.equal(found.grad[1], calm.grad[1])
 
 
+@every_adjoint
+def test_a_neighbour_whose_rate_is_no_number_leaves_momentum_alone(engine):
+    learner = Learner(Network.chain((13, 40, 8, 8, 7)), Backprop(), {ANY: Delta()}, {ANY: Momentum(0.8)})
+    settings = {"runs": Runs((0, 1), (3,)), "engine": engine(dtype=torch.float64), "batch": 2}
+    sane, wild = (torch.tensor([[first], [0.05]], dtype=torch.float64) for first in (0.05, torch.nan))
+    calm, found = (both(learner, theta=theta, **settings)[1] for theta in (sane, wild))
+    assert found.grad[0].isnan().all()
+    assert torch.equal(found.grad[1], calm.grad[1])
+
+
 @pytest.mark.parametrize("name", NONLINEARITIES)
 def test_slopes_bend_as_autograd_says(name):
     assert chain.BENDS.keys() == NONLINEARITIES.keys()

@@ -179,6 +179,16 @@ def test_a_thread_that_helps_leaves_the_core_of_the_one_that_asks():
     assert found[False] < everywhere
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no way to say where a thread runs")
+def test_a_system_that_does_not_let_threads_be_placed_has_them_all_the_same(monkeypatch):
+    def refused(*asked):
+        raise PermissionError("not here")
+
+    threads.side_by_side(lambda first, last: last - first, 2, 2)
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    assert threads.side_by_side(lambda first, last: last - first, 5, 2) == [2, 3]
+
+
 @pytest.mark.filterwarnings("ignore")  # libraries that others import warn of any fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
 def test_a_forked_process_has_threads_of_its_own():

@@ -25,7 +25,6 @@ WORTH = 1 << 18
 COPIES = 4
 """Times that what learns is there at once: as it was before, as it goes, its gradient, and that of a later score."""
 
-
 INDICES = 32
 """Bytes of indices per event: of the rows of two tables, as a task draws them and as they are read."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -17,8 +18,10 @@ def side_by_side(function: Callable[[int, int], int], count: int, threads: int) 
     *others, own = itertools.pairwise(cuts)
     if others:
         _crew().leave_this_core()
-    running = [_crew().pool.submit(function, *piece) for piece in others]
+    running = []
     try:
+        for piece in others:
+            running.append(_crew().pool.submit(function, *piece))
         last = function(*own)
         return [*(each.result() for each in running), last]
     finally:
@@ -39,9 +42,10 @@ class _Crew:
         """Keeps the threads off the core that this one runs on: the system may wake them there while others idle."""
         if self.here is None or not hasattr(os, "sched_setaffinity"):
             return
-        rest = os.sched_getaffinity(0) - {self.here()}
-        for thread in self.threads if rest else ():
-            os.sched_setaffinity(thread, rest)
+        usable = os.sched_getaffinity(0)
+        with contextlib.suppress(OSError):  # where it may not be said, or a thread has ended
+            for thread in self.threads:
+                os.sched_setaffinity(thread, usable - {self.here()} or usable)
 
 
 @functools.lru_cache(maxsize=1)

@@ -188,7 +188,8 @@ S pulled(const Rule &rule, i64 run, i64 step, i64 B, const Weights<S> &w, const 
   if (w.velocity) {
     S *made = own.induced;
     const S ahead = rule.nesterov ? S(rule.momentum) : S(1);
-    for (i64 n = 0; n < all; n += lanes<S>) {
+    __builtin_memset(made + w.I * ld, 0, (all - w.I * ld) * sizeof(S));
+    for (i64 n = 0; n < w.I * ld; n += lanes<S>) {  // of rows of zeros a rate that is no number would make none
       const Vec<S> after = load(w.velocity_after + n), gradient = load(w.gradient + n);
       const Vec<S> in_velocity = load(w.velocity_gradient + n) + gradient * (rate * ahead);
       const Vec<S> current = after - load(w.velocity + n) * S(rule.momentum);

@@ -6,9 +6,12 @@
 
 namespace VARIANT {
 
+constexpr i64 NEAR = 1 << 14;  // bytes that are in the nearest cache however often they pass by
+
 // Weights (I, ld) and what is yet to become of them: keep W + sum over `count` pairs of rows columns^T.
 template <class S> struct Waiting {
-  static constexpr int MOST = 16, ROWS = lanes<S> < 4 ? lanes<S> : 4, BLOCK = 1 << 14;
+  static constexpr int MOST = 16;  // enough that making them is a small part of passing by
+  static constexpr int ROWS = lanes<S> < 4 ? lanes<S> : 4;
   bool used;  // whether changes of this projection wait at all
   bool kept;  // whether `keep` is more than ones
   i64 I, ld, tall, count;
@@ -41,7 +44,7 @@ template <class S> struct Waiting {
   // drive (I) = W x, rate = its nonlinearity, reconstruction (ld), where there is one, = rate W.
   void through(const S *x, i64 activation, S beta, S *drive, S *rate, S *reconstruction) const {
     // as many rows at a time as a vector has lanes, if they are still near when the last of them is seen
-    const i64 block = lanes<S> * ld * i64(sizeof(S)) <= BLOCK ? lanes<S> : ROWS;
+    const i64 block = lanes<S> * ld * i64(sizeof(S)) <= NEAR ? lanes<S> : ROWS;
     Vec<S> sums[lanes<S>] = {};
     S seen[MOST];
     for (i64 k = 0; k < count; ++k) seen[k] = dot(columns + k * ld, x, ld);
@@ -57,7 +60,7 @@ template <class S> struct Waiting {
       if (i) reconstruct(i - block, block, rate, reconstruction);
     }
     reconstruct(i - block, block, rate, reconstruction);
-    for (; i < tall; ++i) drive[i] = 0;
+    for (; i < tall; ++i) drive[i] = rate[i] = 0;  // products below are of whole vectors, and a tape begins with anything
     if (!reconstruction) return;
     for (i64 k = 0; k < count; ++k) seen[k] = dot(rows + k * tall, rate, tall);
     combination<S>(ld, count, seen, columns, ld, reconstruction, false);

@@ -18,7 +18,6 @@ template <class S> struct Synapses {
 };
 
 constexpr i64 TOGETHER = 64;  // questions that are answered at a time
-constexpr i64 NEAR = 1 << 14;  // bytes of weights that are in the nearest cache however often they pass by
 
 template <class S> struct Trainer {
   const Plan &plan;
